@@ -1,0 +1,132 @@
+"""The story on stderr: what a run does, what it waits for, how it ended. stdout stays free for the answer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from rich.console import Console as Terminal
+from rich.panel import Panel
+from rich.status import Status
+from rich.table import Table as Grid
+from rich.text import Text
+
+from runbooks.engine.plan import Ending, Preview, Table, Verdict
+from runbooks.engine.step import Effect, Step
+from runbooks.model.errors import BloomError
+from runbooks.model.run_id import RunId
+
+_COLOUR = {
+    Effect.READS: "cyan",
+    Effect.CREATES: "green",
+    Effect.REPLACES: "yellow",
+    Effect.DESTROYS: "red",
+}
+_QUIET_SECONDS = 2.0
+
+
+class Console:
+    """Speaks on stderr. On a terminal progress is one line, rewritten; elsewhere at most one line in two seconds."""
+
+    def __init__(self, zone: str, *, terminal: Terminal | None = None, clock: Callable[[], float] = time.monotonic):
+        self._out = terminal or Terminal(stderr=True, highlight=False, soft_wrap=True)
+        self._zone = ZoneInfo(zone)
+        self._clock = clock
+        self._status: Status | None = None
+        self._last_said = float("-inf")
+
+    def at(self, moment: datetime) -> str:
+        """A time as people here read it: local and UTC side by side."""
+        local = moment.astimezone(self._zone)
+        return f"{local:%Y-%m-%d %H:%M:%S %Z} ({moment.astimezone(ZoneInfo('UTC')):%H:%M:%S} UTC)"
+
+    def say(self, text: str) -> None:
+        if self._status is not None and self._out.is_terminal:
+            self._status.update(Text(text))
+        elif self._clock() - self._last_said >= _QUIET_SECONDS:
+            self._last_said = self._clock()
+            self._line(f"      {text}", "dim")
+
+    def opened(self, runbook: str, run_id: RunId, folder: Path) -> None:
+        self._line(f"run {run_id}  {runbook}", "bold")
+        self._line(f"      journal: {folder}", "dim")
+        self._watch()
+
+    def preview(self, preview: Preview, digest: str) -> None:
+        self._rest()
+        self._out.print()
+        self._out.print(Panel(Text(preview.target, style="bold"), title=Text(preview.title), title_align="left"))
+        for name, value in preview.facts:
+            self._out.print(Text.assemble((f"  {name:<26}", "dim"), value))
+        for table in preview.tables:
+            self._grid(table)
+        for warning in preview.warnings:
+            self._line(f"  ! {warning}", "yellow")
+        self._out.print(Text.assemble((f"  {'undo':<26}", "dim"), preview.undo))
+        self._out.print(Text.assemble((f"  {'plan':<26}", "dim"), digest))
+        self._out.print()
+
+    def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None:
+        self._rest()
+        self._out.print(
+            Text.assemble(
+                (f"{number:>2}/{of} ", "dim"),
+                (f"{step.effect:<9}", _COLOUR[step.effect]),
+                step.name,
+                (f"  (at most {step.deadline})", "dim"),
+            )
+        )
+        self._watch()
+
+    def step_ended(self, number: int, of: int, step: Step[Any, Any, Any], seconds: float, remark: str) -> None:
+        self._rest()
+        self._line(f"      {remark or 'done'}, {seconds:.1f} s", "dim")
+
+    def ended(self, ending: Ending) -> None:
+        self._rest()
+        colour = "bold green" if ending.verdict is Verdict.PROVED else "bold red"
+        self._line(f"{ending.verdict.upper()}  {ending.summary}", colour)
+        for name, value in ending.facts:
+            self._out.print(Text.assemble((f"  {name:<26}", "dim"), value))
+        for item in ending.left_open:
+            self._line(f"  open: {item}", "yellow")
+
+    def error(self, error: BloomError) -> None:
+        self._rest()
+        self._line(f"error: {error.happened}", "bold red")
+        for note in getattr(error, "__notes__", ()):
+            self._line(f"  also:  {note}", "red")
+        self._line(f"  safe:  {error.safe}")
+        self._line(f"  next:  {error.next_step}")
+
+    def ask(self, wanted: str) -> str:
+        """Ask the person at the terminal to type the value of the plan; an empty line means no."""
+        self._rest()
+        self._out.print(Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): "), end="")
+        return sys.stdin.readline().strip()
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._out.print(Text(text, style=style))
+
+    def _grid(self, table: Table) -> None:
+        grid = Grid(title=Text(table.title), title_justify="left", box=None, pad_edge=True, header_style="dim")
+        for head in table.head:
+            grid.add_column(Text(head), overflow="fold")
+        for row in table.rows:
+            grid.add_row(*(Text(cell) for cell in row))
+        self._out.print(grid)
+
+    def _watch(self) -> None:
+        if self._out.is_terminal:
+            self._status = self._out.status("")
+            self._status.start()
+
+    def _rest(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -1,0 +1,61 @@
+"""Plan, preview and ending: what will be done, how a person reads it, and what it came to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from runbooks.engine.record import Record, digest
+
+
+class Verdict(StrEnum):
+    """How a run ended. Only PROVED is a pass."""
+
+    PROVED = "proved"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    COULD_NOT_VERIFY = "could not verify"
+
+
+class Table(Record):
+    """A small table for people: a title, column heads, rows of text."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Preview(Record):
+    """What a person reads before consenting."""
+
+    title: str
+    target: str
+    """The one thing that will be changed, named so that it cannot be mistaken."""
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    warnings: tuple[str, ...]
+    undo: str
+
+
+class Plan(Record):
+    """What will be done, complete: the object that is printed is the object that is executed."""
+
+    @property
+    def digest(self) -> str:
+        return digest(self.as_json())
+
+    def confirmation(self) -> str | None:
+        """What consent has to repeat, specific to the target; None if nothing but the run's own things is touched."""
+        raise NotImplementedError
+
+    def preview(self) -> Preview:
+        raise NotImplementedError
+
+
+class Ending(Record):
+    """What a run came to, and the numbers a person asks for first."""
+
+    verdict: Verdict
+    summary: str
+    facts: tuple[tuple[str, str], ...] = ()
+    left_open: tuple[str, ...] = ()
+    """Everything that was not done or not proved, a sentence each. Empty only for PROVED."""

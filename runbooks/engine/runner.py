@@ -1,0 +1,287 @@
+"""Carries out a runbook, from the start or from wherever a journal ends. Every order of events in here is chosen for
+the crash: a fact is made durable before anything is built on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from runbooks.engine.consent import Consenting, obtain
+from runbooks.engine.deadline import deadline
+from runbooks.engine.journal import Journal
+from runbooks.engine.plan import Ending, Plan, Preview, Verdict
+from runbooks.engine.record import Record
+from runbooks.engine.runs import Runs
+from runbooks.engine.step import Run, Runbook, Running, Step
+from runbooks.model.errors import BloomError, JournalBroken, NotFound, Refused
+from runbooks.model.run_id import RunId
+
+
+class Voice(Protocol):
+    """How a run speaks to whoever watches. `engine.console` is the one for terminals."""
+
+    def say(self, text: str) -> None: ...
+    def opened(self, runbook: str, run_id: RunId, folder: Path) -> None: ...
+    def preview(self, preview: Preview, digest: str) -> None: ...
+    def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None: ...
+    def step_ended(self, number: int, of: int, step: Step[Any, Any, Any], seconds: float, remark: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that came to its end."""
+
+    run_id: RunId
+    folder: Path
+    ending: Ending
+    results: Mapping[str, Record]
+    last_hash: str
+    opened: datetime
+    finished: datetime
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What carrying out runs needs besides the runbook: where runs are kept, who speaks, what time it is."""
+
+    runs: Runs
+    voice: Voice
+    now: Callable[[], datetime]
+    environment: str
+    operator: str
+
+    def start(
+        self,
+        runbook: Runbook[Any, Any, Any, Any],
+        request: Record,
+        world: Any,
+        consenting: Consenting,
+        run_id: RunId | None = None,
+    ) -> Ended:
+        """Begin a new run and carry it as far as consent allows. Raises BloomError; the journal holds what was done."""
+        run_id = run_id or RunId.new(self.now())
+        journal = self.runs.create(run_id, now=self.now)
+        with _closing(journal):
+            journal.append(
+                "opened",
+                {
+                    "runbook": runbook.name,
+                    "environment": self.environment,
+                    "operator": self.operator,
+                    "request": request.as_json(),
+                },
+            )
+            return self._carry_on(runbook, world, run_id, journal, consenting)
+
+    def resume(self, runbook: Runbook[Any, Any, Any, Any], run_id: RunId, world: Any, consenting: Consenting) -> Ended:
+        """Go on with a run from its journal. A finished run's ending is told again. Safe to repeat."""
+        self.runs.reading(run_id)
+        journal = Journal.resume(self.runs.folder(run_id), now=self.now)
+        with _closing(journal):
+            if ended := _Story(journal).ended(run_id, self.runs.folder(run_id), runbook):
+                return ended
+            journal.append("resumed", {"operator": self.operator})
+            return self._carry_on(runbook, world, run_id, journal, consenting)
+
+    def _carry_on(
+        self, runbook: Runbook[Any, Any, Any, Any], world: Any, run_id: RunId, journal: Journal, consenting: Consenting
+    ) -> Ended:
+        story = _Story(journal)
+        folder = self.runs.folder(run_id)
+        self.voice.opened(runbook.name, run_id, folder)
+        run = Run(world, run_id, folder, self.voice.say)
+        try:
+            plan = self._plan(runbook, run, story)
+            self._consent(plan, run_id, story, consenting)
+            results = self._execute(runbook, run, plan, story)
+        except BaseException as error:
+            _record_failure(journal, "failed", {}, error)
+            raise
+        ending = runbook.ending(plan, results)
+        if ending.verdict is Verdict.PROVED and ending.left_open:
+            raise AssertionError(f"{runbook.name} calls itself proved and leaves something open: {ending.left_open}")
+        journal.append("finished", ending.as_json())
+        ended = story.ended(run_id, folder, runbook)
+        assert ended is not None
+        return ended
+
+    def _plan(self, runbook: Runbook[Any, Any, Any, Any], run: Run[Any], story: _Story) -> Plan:
+        if (entry := story.last("planned")) is not None:
+            plan: Plan = runbook.plan_type.model_validate(entry["plan"])
+            if plan.digest != entry["digest"]:
+                raise _not_ours(run.id, "its plan reads back differently from what was printed")
+        else:
+            request = runbook.request.model_validate(story.opened["request"])
+            survey = runbook.survey(run, request)
+            story.journal.append("surveyed", {"survey": survey.as_json()})
+            plan = runbook.plan(request, survey)
+            story.journal.append("planned", {"plan": plan.as_json(), "digest": plan.digest})
+        if story.last("executing") is None:
+            self.voice.preview(plan.preview(), plan.digest)
+        return plan
+
+    def _consent(self, plan: Plan, run_id: RunId, story: _Story, consenting: Consenting) -> None:
+        given = story.last("consented")
+        if given is not None:
+            if given["digest"] != plan.digest:
+                raise _not_ours(run_id, "consent was given to another plan")
+            return
+        if consent := obtain(consenting, plan, run_id):
+            story.journal.append("consented", consent.as_json())
+
+    def _execute(
+        self, runbook: Runbook[Any, Any, Any, Any], run: Run[Any], plan: Plan, story: _Story
+    ) -> Mapping[str, Record]:
+        results: dict[str, Record] = {}
+        with runbook.guard(run, plan):
+            story.journal.append("executing", {"digest": plan.digest})
+            for number, step in enumerate(runbook.steps, start=1):
+                running = Running(
+                    run.world,
+                    run.id,
+                    run.folder,
+                    run.tell,
+                    plan,
+                    MappingProxyType(dict(results)),
+                    partial(_note, story.journal, step.name),
+                    story.notes(step.name),
+                )
+                results[step.name] = self._step(step, running, story, number, len(runbook.steps))
+        return MappingProxyType(results)
+
+    def _step(self, step: Step[Any, Any, Any], running: Running[Any, Any], story: _Story, number: int, of: int) -> Any:
+        self.voice.step_started(number, of, step)
+        started = time.monotonic()
+        finished = story.finished(step)
+        remark = ""
+        try:
+            with deadline(step.deadline, f"step {step.name!r}", step.by_hand):
+                result = step.done(running) if story.was_started(step.name) else None
+                if result is not None:
+                    remark = "was already done"
+                elif finished is not None and not step.repeatable:
+                    raise _vanished(step, running.id)
+                else:
+                    story.journal.append("step-started", {"step": step.name})
+                    result = step.run(running)
+        except BaseException as error:
+            _record_failure(story.journal, "step-failed", {"step": step.name}, error)
+            raise
+        seconds = round(time.monotonic() - started, 3)
+        story.journal.append("step-done", {"step": step.name, "result": result.as_json(), "seconds": seconds})
+        self.voice.step_ended(number, of, step, seconds, remark)
+        return result
+
+
+class _Story:
+    """A journal read as the story of one run."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    @property
+    def opened(self) -> dict[str, Any]:
+        entries = self.journal.entries
+        if not entries or entries[0].event != "opened":
+            raise JournalBroken(
+                f"the journal {self.journal.path} does not begin with the opening of a run",
+                safe="nothing was started: the process died before the first line was durable",
+                next_step="start the runbook again",
+            )
+        return entries[0].data
+
+    def last(self, event: str) -> dict[str, Any] | None:
+        return next((e.data for e in reversed(self.journal.entries) if e.event == event), None)
+
+    def _of_step(self, event: str, name: str) -> list[dict[str, Any]]:
+        return [e.data for e in self.journal.entries if e.event == event and e.data["step"] == name]
+
+    def was_started(self, name: str) -> bool:
+        return bool(self._of_step("step-started", name))
+
+    def notes(self, name: str) -> tuple[dict[str, Any], ...]:
+        return tuple(data["note"] for data in self._of_step("step-noted", name))
+
+    def finished(self, step: Step[Any, Any, Any]) -> Record | None:
+        done = self._of_step("step-done", step.name)
+        result: Record | None = step.result.model_validate(done[-1]["result"]) if done else None
+        return result
+
+    def ended(self, run_id: RunId, folder: Path, runbook: Runbook[Any, Any, Any, Any]) -> Ended | None:
+        entry = next((e for e in reversed(self.journal.entries) if e.event == "finished"), None)
+        if entry is None:
+            return None
+        results = {step.name: result for step in runbook.steps if (result := self.finished(step)) is not None}
+        return Ended(
+            run_id,
+            folder,
+            Ending.model_validate(entry.data),
+            MappingProxyType(results),
+            entry.hash,
+            self.journal.entries[0].at,
+            entry.at,
+        )
+
+
+def _note(journal: Journal, step: str, note: dict[str, Any]) -> None:
+    journal.append("step-noted", {"step": step, "note": note})
+
+
+@contextmanager
+def _closing(journal: Journal) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        journal.close()
+
+
+def _record_failure(journal: Journal, event: str, data: dict[str, Any], error: BaseException) -> None:
+    """Journal a failure. If even that fails (disk full), the first error stays the one that is raised."""
+    try:
+        journal.append(event, data | _told(error))
+    except BloomError as second:
+        error.add_note(f"while recording this failure: {second}")
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    if not isinstance(error, BloomError):
+        return {"kind": type(error).__name__, "happened": "interrupted or a fault in this program"}
+    return {
+        "kind": type(error).__name__,
+        "exit_code": error.exit_code,
+        "happened": error.happened,
+        "safe": error.safe,
+        "next_step": error.next_step,
+        "notes": list(getattr(error, "__notes__", ())),
+    }
+
+
+def _vanished(step: Step[Any, Any, Any], run_id: RunId) -> Refused:
+    return Refused(
+        f"step {step.name!r} of run {run_id} was finished, but its effect is not there any more",
+        safe="it was not carried out a second time",
+        next_step=f"find out who undid it (invoke run.show {run_id}); {step.by_hand}",
+    )
+
+
+def _not_ours(run_id: RunId, what: str) -> JournalBroken:
+    return JournalBroken(
+        f"run {run_id}: {what}",
+        safe="nothing was executed",
+        next_step="was it planned by another version of this program? start the runbook again",
+    )
+
+
+def runbook_named(registry: tuple[Runbook[Any, Any, Any, Any], ...], name: str) -> Runbook[Any, Any, Any, Any]:
+    """The runbook that a journal names. Raises NotFound."""
+    for runbook in registry:
+        if runbook.name == name:
+            return runbook
+    raise NotFound(f"this version knows no runbook {name!r}", safe="nothing was changed", next_step="invoke --list")
