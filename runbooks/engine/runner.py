@@ -19,7 +19,7 @@ from runbooks.engine.journal import Journal
 from runbooks.engine.plan import Ending, Plan, Preview, Verdict
 from runbooks.engine.record import Record
 from runbooks.engine.runs import Runs
-from runbooks.engine.step import Run, Runbook, Running, Step
+from runbooks.engine.step import AnyRunbook, Ended, Run, Running, Step
 from runbooks.model.errors import BloomError, JournalBroken, NotFound, Refused
 from runbooks.model.run_id import RunId
 
@@ -35,19 +35,6 @@ class Voice(Protocol):
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that came to its end."""
-
-    run_id: RunId
-    folder: Path
-    ending: Ending
-    results: Mapping[str, Record]
-    last_hash: str
-    opened: datetime
-    finished: datetime
-
-
-@dataclass(frozen=True)
 class Engine:
     """What carrying out runs needs besides the runbook: where runs are kept, who speaks, what time it is."""
 
@@ -59,7 +46,7 @@ class Engine:
 
     def start(
         self,
-        runbook: Runbook[Any, Any, Any, Any],
+        runbook: AnyRunbook,
         request: Record,
         world: Any,
         consenting: Consenting,
@@ -80,7 +67,7 @@ class Engine:
             )
             return self._carry_on(runbook, world, run_id, journal, consenting)
 
-    def resume(self, runbook: Runbook[Any, Any, Any, Any], run_id: RunId, world: Any, consenting: Consenting) -> Ended:
+    def resume(self, runbook: AnyRunbook, run_id: RunId, world: Any, consenting: Consenting) -> Ended:
         """Go on with a run from its journal. A finished run's ending is told again. Safe to repeat."""
         self.runs.reading(run_id)
         journal = Journal.resume(self.runs.folder(run_id), now=self.now)
@@ -91,12 +78,12 @@ class Engine:
             return self._carry_on(runbook, world, run_id, journal, consenting)
 
     def _carry_on(
-        self, runbook: Runbook[Any, Any, Any, Any], world: Any, run_id: RunId, journal: Journal, consenting: Consenting
+        self, runbook: AnyRunbook, world: Any, run_id: RunId, journal: Journal, consenting: Consenting
     ) -> Ended:
         story = _Story(journal)
         folder = self.runs.folder(run_id)
         self.voice.opened(runbook.name, run_id, folder)
-        run = Run(world, run_id, folder, self.voice.say)
+        run = Run(world, run_id, folder, self.voice.say, partial(self._nested, run_id))
         try:
             plan = self._plan(runbook, run, story)
             self._consent(plan, run_id, story, consenting)
@@ -112,7 +99,21 @@ class Engine:
         assert ended is not None
         return ended
 
-    def _plan(self, runbook: Runbook[Any, Any, Any, Any], run: Run[Any], story: _Story) -> Plan:
+    def _nested(
+        self,
+        outer: RunId,
+        number: int,
+        runbook: AnyRunbook,
+        request: Record,
+        world: Any,
+        consenting: Consenting,
+    ) -> Ended:
+        run_id = outer.nested(number)
+        if self.runs.exists(run_id) and self.runs.reading(run_id).entries:
+            return self.resume(runbook, run_id, world, consenting)
+        return self.start(runbook, request, world, consenting, run_id)
+
+    def _plan(self, runbook: AnyRunbook, run: Run[Any], story: _Story) -> Plan:
         if (entry := story.last("planned")) is not None:
             plan: Plan = runbook.plan_type.model_validate(entry["plan"])
             if plan.digest != entry["digest"]:
@@ -136,22 +137,17 @@ class Engine:
         if consent := obtain(consenting, plan, run_id):
             story.journal.append("consented", consent.as_json())
 
-    def _execute(
-        self, runbook: Runbook[Any, Any, Any, Any], run: Run[Any], plan: Plan, story: _Story
-    ) -> Mapping[str, Record]:
+    def _execute(self, runbook: AnyRunbook, run: Run[Any], plan: Plan, story: _Story) -> Mapping[str, Record]:
         results: dict[str, Record] = {}
         with runbook.guard(run, plan):
             story.journal.append("executing", {"digest": plan.digest})
             for number, step in enumerate(runbook.steps, start=1):
                 running = Running(
-                    run.world,
-                    run.id,
-                    run.folder,
-                    run.tell,
-                    plan,
-                    MappingProxyType(dict(results)),
-                    partial(_note, story.journal, step.name),
-                    story.notes(step.name),
+                    **vars(run),
+                    plan=plan,
+                    results=MappingProxyType(dict(results)),
+                    note=partial(_note, story.journal, step.name),
+                    notes=story.notes(step.name),
                 )
                 results[step.name] = self._step(step, running, story, number, len(runbook.steps))
         return MappingProxyType(results)
@@ -214,7 +210,7 @@ class _Story:
         result: Record | None = step.result.model_validate(done[-1]["result"]) if done else None
         return result
 
-    def ended(self, run_id: RunId, folder: Path, runbook: Runbook[Any, Any, Any, Any]) -> Ended | None:
+    def ended(self, run_id: RunId, folder: Path, runbook: AnyRunbook) -> Ended | None:
         entry = next((e for e in reversed(self.journal.entries) if e.event == "finished"), None)
         if entry is None:
             return None
@@ -279,7 +275,7 @@ def _not_ours(run_id: RunId, what: str) -> JournalBroken:
     )
 
 
-def runbook_named(registry: tuple[Runbook[Any, Any, Any, Any], ...], name: str) -> Runbook[Any, Any, Any, Any]:
+def runbook_named(registry: tuple[AnyRunbook, ...], name: str) -> AnyRunbook:
     """The runbook that a journal names. Raises NotFound."""
     for runbook in registry:
         if runbook.name == name:

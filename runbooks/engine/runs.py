@@ -44,11 +44,16 @@ class Runs:
         return self.root / str(run_id)
 
     def create(self, run_id: RunId, *, now: Callable[[], datetime]) -> Journal:
-        """A new run's folder and journal. Raises LocalFault."""
+        """A new run's folder and journal. Raises LocalFault.
+
+        A journal without a single whole line is what a process killed at its very start leaves; it is begun again.
+        """
         folder = self.folder(run_id)
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if self.exists(run_id) and not self.reading(run_id).entries:
+                (folder / FILE_NAME).unlink()
         except OSError as trouble:
             raise LocalFault(
                 f"cannot make the run's folder {folder}: {trouble.strerror}",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from runbooks.engine.consent import Consenting
 from runbooks.engine.plan import Ending, Plan
 from runbooks.engine.record import Record
 from runbooks.model.run_id import RunId
@@ -30,6 +31,28 @@ class Effect(StrEnum):
     DESTROYS = "DESTROYS"
 
 
+class Nested(Protocol):
+    """Starts a whole runbook as part `number` of this run, or goes on with it if an earlier attempt started it."""
+
+    def __call__(
+        self, number: int, runbook: AnyRunbook, request: Record, world: Any, consenting: Consenting
+    ) -> Ended: ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that came to its end."""
+
+    run_id: RunId
+    folder: Path
+    ending: Ending
+    results: Mapping[str, Record]
+    last_hash: str
+    """The hash of the journal's closing line: whoever keeps it can tell later if lines were cut off."""
+    opened: datetime
+    finished: datetime
+
+
 @dataclass(frozen=True)
 class Run(Generic[W]):
     """What every phase of a run is given: the world, the run's own names and places, and a voice."""
@@ -40,6 +63,8 @@ class Run(Generic[W]):
     """The run's own folder (0700): undo file, reports."""
     tell: Callable[[str], None]
     """Say what the run waits for or how far it is; for the screen, never for the journal."""
+    nested: Nested
+    """Carries out another runbook as a part of this run."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +129,6 @@ class Runbook(Generic[W, Q, S, P]):
     """Held around the whole execution: the lock in the target that keeps a second operator out."""
     page: str = ""
     """File name of its page below docs/runbooks/, without ending."""
+
+
+AnyRunbook: TypeAlias = Runbook[Any, Any, Any, Any]

@@ -1,0 +1,44 @@
+"""The world a runbook acts on, as one frozen record. Built by `tasks.py` alone; tests build their own with faults in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runbooks.model.dsn import Dsn
+from runbooks.model.moment import Moment
+from runbooks.model.policy import Environment, Policy
+
+if TYPE_CHECKING:  # httpx and psycopg load when a run needs them, not when tasks are listed
+    import psycopg
+
+    from runbooks.clients.neon import Neon
+
+
+class Connect(Protocol):
+    """Opens a session to a database; `runbooks.clients.postgres.connect` is the one."""
+
+    def __call__(
+        self, dsn: Dsn, *, application_name: str, progress: Callable[[str], None] | None = None
+    ) -> psycopg.Connection[Any]: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """One environment of the policy: its Neon project, its databases, and what time it is there."""
+
+    name: str
+    """The environment's name in the policy."""
+    environment: Environment
+    policy: Policy
+    operator: str
+    now: Callable[[], Moment]
+    open_neon: Callable[[], Neon]
+    connect: Connect
+
+    @cached_property
+    def neon(self) -> Neon:
+        """The project's API client, opened at first use."""
+        return self.open_neon()
