@@ -20,7 +20,7 @@ from runbooks.engine.plan import Ending, Plan, Preview, Verdict
 from runbooks.engine.record import Record
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import AnyRunbook, Ended, Run, Running, Step
-from runbooks.model.errors import BloomError, JournalBroken, NotFound, Refused
+from runbooks.model.errors import BloomError, JournalBroken, Refused
 from runbooks.model.run_id import RunId
 
 
@@ -273,11 +273,3 @@ def _not_ours(run_id: RunId, what: str) -> JournalBroken:
         safe="nothing was executed",
         next_step="was it planned by another version of this program? start the runbook again",
     )
-
-
-def runbook_named(registry: tuple[AnyRunbook, ...], name: str) -> AnyRunbook:
-    """The runbook that a journal names. Raises NotFound."""
-    for runbook in registry:
-        if runbook.name == name:
-            return runbook
-    raise NotFound(f"this version knows no runbook {name!r}", safe="nothing was changed", next_step="invoke --list")

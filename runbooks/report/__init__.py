@@ -1,0 +1,1 @@
+"""What people read afterwards: answers of commands, and the reports of drills."""

@@ -1,0 +1,1 @@
+"""What `pulumi up` provisions. Components are composed here and nowhere else."""

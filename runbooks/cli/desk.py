@@ -1,0 +1,125 @@
+"""The desk of an operator: the only place where an environment's world is put together from the policy."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from invoke.context import Context
+
+from runbooks.clients.neon import Neon
+from runbooks.clients.postgres import connect
+from runbooks.clients.world import World
+from runbooks.engine.consent import Consenting
+from runbooks.engine.console import Console
+from runbooks.engine.record import Record
+from runbooks.engine.runner import Engine
+from runbooks.engine.runs import Runs, default_root, summary
+from runbooks.engine.step import AnyRunbook, Ended
+from runbooks.model.dsn import Dsn
+from runbooks.model.errors import PolicyFault
+from runbooks.model.moment import Moment
+from runbooks.model.policy import Environment, Policy
+from runbooks.model.run_id import RunId
+from runbooks.model.secret import Secret
+from runbooks.sandbox import daemon
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's folder: policy.toml, docs/."""
+
+
+class Desk:
+    """One environment's world, the engine, a voice, and how consent can be given at this terminal."""
+
+    def __init__(self, c: Context, env: str, confirm: str, *, as_json: bool) -> None:
+        policy = load_policy()
+        name = env or policy.default_environment
+        environment = policy.environment(name)
+        operator = os.environ.get("BLOOM_DR_OPERATOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+        self.voice = Console(policy.local_timezone)
+        self.runs = runs()
+        self.world = World(
+            name=name,
+            environment=environment,
+            policy=policy,
+            operator=operator,
+            now=lambda: Moment.of(self.now()),
+            open_neon=lambda: _neon(environment, self.voice.say),
+            connect=connect,
+        )
+        self._engine = Engine(self.runs, self.voice, self.now, name, operator)
+        preview_only = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says
+        at_terminal = sys.stdin.isatty() and sys.stderr.isatty() and not as_json and not preview_only
+        self._consenting = Consenting(
+            operator, None if preview_only else confirm or None, self.voice.ask if at_terminal else None
+        )
+
+    @staticmethod
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    def start(self, runbook: AnyRunbook, request: Record) -> Ended:
+        return self._engine.start(runbook, request, self.world, self._consenting)
+
+    def resume(self, runbook: AnyRunbook, run_id: RunId) -> Ended:
+        return self._engine.resume(runbook, run_id, self.world, self._consenting)
+
+    def dsn(self, branch: str = "") -> Dsn:
+        """Where a branch of this environment is reached, by name or id; the default branch without one."""
+        neon, environment = self.world.neon, self.world.environment
+        found = (neon.find_branch(branch) or neon.branch(branch)) if branch else neon.default_branch()
+        return neon.connection(branch=found, database=environment.database, role=environment.role)
+
+    def become_psql(self, psql: Path, branch: str) -> None:
+        """Replace this process by a psql session there. The password goes by environment, never by argument."""
+        keywords = self.dsn(branch).keywords()
+        names = {
+            "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE",
+            "password": "PGPASSWORD", "sslmode": "PGSSLMODE",
+        }  # fmt: skip
+        settings = {names[key]: str(value) for key, value in keywords.items() if key in names}
+        os.execve(psql, [str(psql)], os.environ | settings)
+
+
+def load_policy() -> Policy:
+    """The policy file: BLOOM_DR_POLICY, or the project's own. Raises PolicyFault."""
+    return Policy.load(Path(os.environ.get("BLOOM_DR_POLICY") or ROOT / "policy.toml"))
+
+
+def console() -> Console:
+    """A voice in the policy's time zone; in UTC while there is no policy that can be read."""
+    try:
+        return Console(load_policy().local_timezone)
+    except PolicyFault:
+        return Console("UTC")
+
+
+def runs() -> Runs:
+    return Runs(default_root())
+
+
+def zone() -> str:
+    return load_policy().local_timezone
+
+
+def environment_of(run_id: RunId) -> str:
+    """The environment that a run was opened in; it is carried on there and nowhere else. Raises NotFound."""
+    return summary(run_id, runs().reading(run_id)).environment
+
+
+def runbook_name_of(run_id: RunId) -> str:
+    return summary(run_id, runs().reading(run_id)).runbook
+
+
+def _neon(environment: Environment, say: Callable[[str], None]) -> Neon:
+    if environment.sandbox:
+        stack = daemon.running(daemon.default_root())
+        return Neon(api=stack.api_url, key=stack.api_key, project_id=stack.project_id, progress=say)
+    key: Any = Secret(environment.api_key(os.environ))
+    return Neon(api=environment.api, key=key, project_id=environment.project, progress=say)

@@ -1,0 +1,21 @@
+"""Every runbook, in the order in which the index page lists them."""
+
+from __future__ import annotations
+
+from runbooks import accidental_delete, drill, undo_recovery
+from runbooks.engine.step import AnyRunbook
+from runbooks.model.errors import NotFound
+
+RUNBOOKS: tuple[AnyRunbook, ...] = (accidental_delete.RUNBOOK, undo_recovery.RUNBOOK, drill.RUNBOOK)
+
+
+def runbook_named(name: str) -> AnyRunbook:
+    """The runbook that a journal names. Raises NotFound."""
+    for runbook in RUNBOOKS:
+        if runbook.name == name:
+            return runbook
+    raise NotFound(
+        f"this version knows no runbook {name!r}",
+        safe="nothing was changed",
+        next_step="go on with the version that started the run; this one has: invoke --list",
+    )

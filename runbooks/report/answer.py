@@ -1,0 +1,88 @@
+"""The answer of a command: one text for people, one JSON value for scripts, one exit code. It goes to stdout alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from runbooks.engine.plan import Verdict
+from runbooks.engine.step import Ended
+from runbooks.model.errors import BloomError, CouldNotVerify, Incomplete, ProofFailed
+
+_EXIT = {
+    Verdict.PROVED: 0,
+    Verdict.INCOMPLETE: Incomplete.exit_code,
+    Verdict.FAILED: ProofFailed.exit_code,
+    Verdict.COULD_NOT_VERIFY: CouldNotVerify.exit_code,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    data: Any
+    exit_code: int = 0
+
+
+def answer_of(value: Any) -> Answer:
+    """What a command has to say: of an Answer itself, of a run that ended, or of any record of facts."""
+    if isinstance(value, Answer):
+        return value
+    if isinstance(value, Ended):
+        return _of_run(value)
+    data = plain(value)
+    lines = [f"{name.replace('_', ' '):<18} {fact}" for name, fact in data.items() if fact not in (None, [], {})]
+    return Answer("\n".join(lines), data)
+
+
+def of_error(error: BloomError) -> Answer:
+    """The JSON form of a failure; its text is for stderr and comes from the console."""
+    told = {
+        "kind": type(error).__name__,
+        "exit_code": error.exit_code,
+        "happened": error.happened,
+        "safe": error.safe,
+        "next_step": error.next_step,
+        "notes": list(getattr(error, "__notes__", ())),
+    }
+    return Answer("", {"error": told}, error.exit_code)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it. Secrets mask themselves on the way; a kind this does not know is a TypeError."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path) or hasattr(value, "reveal"):  # str() of a secret is its mask
+        return str(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _of_run(ended: Ended) -> Answer:
+    data = {
+        "run_id": str(ended.run_id),
+        "folder": str(ended.folder),
+        "opened": ended.opened.isoformat(),
+        "finished": ended.finished.isoformat(),
+        "last_hash": ended.last_hash,
+        **ended.ending.as_json(),
+        "results": {name: result.as_json() for name, result in ended.results.items()},
+    }
+    text = f"{ended.run_id}  {ended.ending.verdict}  {ended.ending.summary}"
+    return Answer(text, data, _EXIT[ended.ending.verdict])

@@ -1,0 +1,158 @@
+"""Switchboard: text in, a runbook or routine called, an exit code out. It decides nothing.
+
+Only invoke and the standard library load here, so that `invoke --list` is instant; the rest loads when it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke import Collection, Exit
+
+from runbooks.cli.command import command
+
+HERE = Path(__file__).resolve().parent
+ENV = "environment of the policy (default: its default_environment)"
+JSON = "print the answer as JSON on stdout"
+CONFIRM = "the value that the preview printed: consent to change that target"
+
+recover, run, drill, sandbox, docs = (Collection(name) for name in ("recover", "run", "drill", "sandbox", "docs"))
+
+
+@command(recover, "accidental-delete", dry=True, at="last moment before the loss, with zone: '2025-12-03 14:30 America/Mexico_City'",
+         tables="comma-separated tables", where="SQL condition on the rows of these tables at that moment",
+         database="database (default: the environment's)", accept_triggers="comma-separated triggers that may fire",
+         env=ENV, confirm=CONFIRM, json=JSON)  # fmt: skip
+def accidental_delete(c, at="", tables="", where="", database="", accept_triggers="", env="", confirm="", json=False):
+    """Bring back rows that were deleted at a known moment, with what the delete took with it."""
+    from runbooks.accidental_delete import RUNBOOK, Request
+
+    from runbooks.cli.desk import Desk
+
+    desk = Desk(c, env, confirm, as_json=json)
+    request = Request.parse(at, tables, where, database, accept_triggers, now=desk.now())
+    return desk.start(RUNBOOK, request)
+
+
+@command(recover, "undo", dry=True, run_id="the recovery to take back", confirm=CONFIRM, json=JSON)
+def undo(c, run_id, confirm="", json=False):
+    """Take back exactly the rows that a recovery inserted, except those that were changed since."""
+    from runbooks.undo_recovery import RUNBOOK, Request
+
+    from runbooks.cli.desk import Desk, environment_of
+    from runbooks.model.run_id import RunId
+
+    recovery = RunId.parse(run_id)
+    desk = Desk(c, environment_of(recovery), confirm, as_json=json)
+    return desk.start(RUNBOOK, Request(recovery=str(recovery), folder=str(desk.runs.folder(recovery))))
+
+
+@command(drill, "quarterly", clients="how many clients to seed (default 2000)", json=JSON)
+def quarterly(c, clients="2000", json=False):
+    """Break and recover a real database on this machine; report measured RTO and RPO. Touches only what it makes."""
+    from runbooks.drill import RUNBOOK, Request
+
+    from runbooks.cli.desk import Desk
+
+    return Desk(c, "", "", as_json=json).start(RUNBOOK, Request.parse(clients))
+
+
+@command(run, "list", dry=True, json=JSON)
+def run_list(c, json=False):
+    """All runs, newest first, and what state each is in."""
+    from runbooks.cli.desk import runs, zone
+    from runbooks.report.runs import listed
+
+    return listed(runs(), zone())
+
+
+@command(run, "show", dry=True, run_id="which run", json=JSON)
+def run_show(c, run_id, json=False):
+    """One run's story: every line of its journal."""
+    from runbooks.cli.desk import runs, zone
+    from runbooks.model.run_id import RunId
+    from runbooks.report.runs import shown
+
+    return shown(runs(), RunId.parse(run_id), zone())
+
+
+@command(run, "verify", dry=True, run_id="which run", json=JSON)
+def run_verify(c, run_id, json=False):
+    """Re-check the hash chain of a run's journal."""
+    from runbooks.cli.desk import runs
+    from runbooks.model.run_id import RunId
+    from runbooks.report.runs import verified
+
+    return verified(runs(), RunId.parse(run_id))
+
+
+@command(run, "resume", dry=True, run_id="which run", confirm=CONFIRM, json=JSON)
+def run_resume(c, run_id, confirm="", json=False):
+    """Go on with a run from its journal: after consent, a failure, or a kill. Every option is in the journal."""
+    from runbooks.cli.desk import Desk, environment_of, runbook_name_of
+    from runbooks.model.run_id import RunId
+    from runbooks.registry import runbook_named
+
+    resumed = RunId.parse(run_id)
+    runbook = runbook_named(runbook_name_of(resumed))
+    return Desk(c, environment_of(resumed), confirm, as_json=json).resume(runbook, resumed)
+
+
+@command(sandbox, "up", json=JSON)
+def sandbox_up(c, json=False):
+    """Start the local stack: PostgreSQL with point-in-time recovery behind a Neon API. No account needed."""
+    from runbooks.sandbox.daemon import default_root, up
+
+    return up(default_root())
+
+
+@command(sandbox, "down", delete="also delete its databases", json=JSON)
+def sandbox_down(c, delete=False, json=False):
+    """Stop the local stack; its data stays unless --delete is given."""
+    from runbooks.sandbox.daemon import default_root, down
+
+    return down(default_root(), delete=delete)
+
+
+@command(sandbox, "status", dry=True, json=JSON)
+def sandbox_status(c, json=False):
+    """Is the local stack running, and where."""
+    from runbooks.sandbox.daemon import default_root, status
+
+    return status(default_root())
+
+
+@command(sandbox, "seed", clients="how many clients (default 2000)", json=JSON)
+def sandbox_seed(c, clients="2000", json=False):
+    """Fill the local stack with the Bloom-like example data."""
+    from runbooks.drill import Request
+
+    from runbooks.cli.desk import Desk
+    from runbooks.sandbox.seed import seed
+
+    desk = Desk(c, "sandbox", "", as_json=json)
+    return seed(desk.dsn(), clients=Request.parse(clients).clients, progress=desk.voice.say)
+
+
+@command(sandbox, "psql", branch="branch id or name (default: the default branch)")
+def sandbox_psql(c, branch=""):
+    """A psql session on a branch of the local stack."""
+    from runbooks.cli.desk import Desk
+    from runbooks.clients.programs import find
+
+    Desk(c, "sandbox", "", as_json=False).become_psql(find("psql").path, branch)
+
+
+@command(docs, "pages", check="only compare, exit 1 when stale")
+def docs_pages(c, check=False):
+    """Bring the generated parts of docs/ up to date with the code."""
+    from runbooks.engine.pages import stale
+    from runbooks.registry import RUNBOOKS
+
+    pages = [str(page.relative_to(HERE)) for page in stale(HERE / "docs", RUNBOOKS, write=not check)]
+    if check and pages:
+        raise Exit(f"stale: {', '.join(pages)}; run: invoke docs.pages", code=1)
+    return {"stale" if check else "rewritten": pages}
+
+
+namespace = Collection(recover, run, drill, sandbox, docs)
