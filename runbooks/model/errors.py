@@ -115,6 +115,11 @@ class SandboxFault(BloomError):
     meaning = "the local stack could not be started, or is not running"
 
 
+class TableLocked(BloomError):
+    exit_code = 27
+    meaning = "another session kept a table or row locked for longer than we wait; our transaction was rolled back"
+
+
 class ProofFailed(BloomError):
     exit_code = 30
     meaning = "what was written was compared with what it should be, and differs"
