@@ -156,7 +156,7 @@ def _measure(conn: psycopg.Connection, clients: int, *, fresh: bool) -> Seeded:
         sql.SQL("select {}, count(*) from public.{}").format(sql.Literal(table), sql.Identifier(table))
         for table in TABLES
     )
-    rows = dict(conn.execute(counts).fetchall())
+    rows: dict[str, int] = dict(conn.execute(counts).fetchall())
     size = conn.execute(
         "select sum(pg_total_relation_size(oid))::bigint from pg_class"
         " where relnamespace = 'public'::regnamespace and relkind in ('r', 'm')"
