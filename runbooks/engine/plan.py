@@ -14,6 +14,8 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     FAILED = "failed"
     COULD_NOT_VERIFY = "could not verify"
+    OBJECTIVE_MISSED = "objective missed"
+    """All rows are proved, but later or with more loss than the policy promises."""
 
 
 class Table(Record):

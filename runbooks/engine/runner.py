@@ -139,7 +139,7 @@ class Engine:
 
     def _execute(self, runbook: AnyRunbook, run: Run[Any], plan: Plan, story: _Story) -> Mapping[str, Record]:
         results: dict[str, Record] = {}
-        with runbook.guard(run, plan):
+        with runbook.guard(run, plan) as held:
             story.journal.append("executing", {"digest": plan.digest})
             for number, step in enumerate(runbook.steps, start=1):
                 running = Running(
@@ -148,6 +148,7 @@ class Engine:
                     results=MappingProxyType(dict(results)),
                     note=partial(_note, story.journal, step.name),
                     notes=story.notes(step.name),
+                    held=held,
                 )
                 results[step.name] = self._step(step, running, story, number, len(runbook.steps))
         return MappingProxyType(results)

@@ -77,6 +77,8 @@ class Running(Run[W], Generic[W, P]):
     """Make a fact durable in the journal before acting on it, under the step that runs."""
     notes: tuple[dict[str, Any], ...]
     """What earlier attempts of this step noted, oldest first."""
+    held: Any
+    """What the runbook's guard holds during the execution: the locked session, say."""
 
     def result(self, step: Step[Any, Any, R]) -> R:
         """The result of an earlier step of this run. KeyError if it has none: the runbook's order is wrong."""
@@ -125,8 +127,9 @@ class Runbook(Generic[W, Q, S, P]):
     steps: tuple[Step[W, P, Any], ...]
     ending: Callable[[P, Mapping[str, Record]], Ending]
     """Pure: what the results amount to. The only place that may say PROVED."""
-    guard: Callable[[Run[W], P], AbstractContextManager[None]] = field(default=lambda run, plan: nullcontext())
-    """Held around the whole execution: the lock in the target that keeps a second operator out."""
+    guard: Callable[[Run[W], P], AbstractContextManager[Any]] = field(default=lambda run, plan: nullcontext())
+    """Held around the whole execution, and what it gives is given to the steps: the session that holds the lock in the
+    target, which keeps a second operator out."""
     page: str = ""
     """File name of its page below docs/runbooks/, without ending."""
 

@@ -12,13 +12,14 @@ from pydantic import BaseModel
 
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
-from runbooks.model.errors import BloomError, CouldNotVerify, Incomplete, ProofFailed
+from runbooks.model.errors import BloomError, CouldNotVerify, Incomplete, ObjectiveMissed, ProofFailed
 
 _EXIT = {
     Verdict.PROVED: 0,
     Verdict.INCOMPLETE: Incomplete.exit_code,
     Verdict.FAILED: ProofFailed.exit_code,
     Verdict.COULD_NOT_VERIFY: CouldNotVerify.exit_code,
+    Verdict.OBJECTIVE_MISSED: ObjectiveMissed.exit_code,
 }
 
 
@@ -85,4 +86,5 @@ def _of_run(ended: Ended) -> Answer:
         "results": {name: result.as_json() for name, result in ended.results.items()},
     }
     text = f"{ended.run_id}  {ended.ending.verdict}  {ended.ending.summary}"
+    text += "".join(f"\n{value}" for name, value in ended.ending.facts if name == "report")
     return Answer(text, data, _EXIT[ended.ending.verdict])
