@@ -1,0 +1,151 @@
+"""One recovery at a time in a database: the guard is a lock in the database itself, held by the recovery's session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+
+from runbooks.clients.postgres import Connection
+from runbooks.clients.postgres_faults import translated
+from runbooks.model.errors import DatabaseUnreachable, LockHeld
+from runbooks.model.moment import Moment
+from runbooks.model.run_id import RunId
+
+KEY = 0x426C_6F6F_6D44_5231
+"""`BloomDR1`: the advisory lock's number, the same in every version of this program."""
+
+_NAME = "bloom-dr"
+_NOTHING = "nothing was changed by this run"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A session in our way."""
+
+    pid: int
+    application_name: str
+    role: str | None
+    since: datetime | None
+    """When its session or transaction began; None if our role may not see it."""
+
+    def told(self, zone: str) -> str:
+        since = Moment.of(self.since).both(zone) if self.since else "a time that this role may not see"
+        name = self.application_name or "a session without a name"
+        return f"{name} (process {self.pid}, role {self.role}) since {since}"
+
+    def is_run(self, run_id: str) -> bool:
+        return self.application_name.split(" ")[:2] == [_NAME, run_id]
+
+
+@contextmanager
+def hold_lock(
+    conn: Connection,
+    run_id: RunId | str,
+    operator: str,
+    *,
+    zone: str = "UTC",
+    wait: timedelta = timedelta(seconds=60),
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[None]:
+    """Hold this database's recovery lock for the block; LockHeld, naming the holder, if another run has it.
+
+    The lock lives in `conn`'s session: when the process is killed the server frees it, and nothing is left to clean
+    up. A holder with our own run id is a killed predecessor that is still ending, so for that one we `wait`.
+    """
+    name = f"{_NAME} {run_id} {operator}".encode("ascii", "replace").decode()
+    with translated("take the recovery lock", safe=_NOTHING):
+        _acquire(conn, str(run_id), zone, time.monotonic() + wait.total_seconds(), progress)
+        conn.execute("SELECT set_config('application_name', %s, false)", (name,))
+    try:
+        yield
+    finally:
+        _release(conn)
+
+
+def _acquire(conn: Connection, run_id: str, zone: str, deadline: float, progress: Callable[[str], None] | None) -> None:
+    while not _answer(conn, "SELECT pg_try_advisory_lock(%s)", KEY):
+        holder = _holder(conn)
+        if holder is not None and (not holder.is_run(run_id) or time.monotonic() > deadline):
+            raise LockHeld(
+                f"another recovery is at work on this database: {holder.told(zone)}",
+                safe=_NOTHING,
+                next_step="wait until it has ended, or ask its operator; then run the same command again",
+            )
+        if progress and holder:
+            progress(f"waiting for the killed predecessor of this run to end: process {holder.pid}")
+        _queue_for_a_second(conn)
+
+
+def _queue_for_a_second(conn: Connection) -> None:
+    """Wait inside the server until the lock is free, without taking it."""
+    with suppress(psycopg.errors.LockNotAvailable), conn.transaction():
+        conn.execute("SET LOCAL lock_timeout = '1s'")
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (KEY,))
+
+
+def _answer(conn: Connection, question: LiteralString, *values: object) -> object:
+    row = conn.execute(question, values).fetchone()
+    return row[0] if row else None
+
+
+_HOLDER = """
+SELECT l.pid, coalesce(a.application_name, '') AS application_name, a.usename AS role, a.backend_start AS since
+FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid = %s AND l.objid = %s
+"""
+
+
+def _holder(conn: Connection) -> Holder | None:
+    with conn.cursor(row_factory=class_row(Holder)) as cursor:
+        return cursor.execute(_HOLDER, (KEY >> 32, KEY & 0xFFFFFFFF)).fetchone()
+
+
+def require_lock(conn: Connection) -> None:
+    """DatabaseUnreachable unless this very session holds the recovery lock: a new session would have lost it."""
+    with translated("look for the recovery lock", safe=_NOTHING):
+        held = conn.execute(
+            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = pg_backend_pid()"
+            " AND classid = %s AND objid = %s",
+            (KEY >> 32, KEY & 0xFFFFFFFF),
+        ).fetchone()
+    if not held:
+        raise DatabaseUnreachable(
+            "the session that held the recovery lock is gone",
+            safe=_NOTHING,
+            next_step="run the same command again; it takes the lock anew and goes on",
+        )
+
+
+def _release(conn: Connection) -> None:
+    """Free the lock; a session that is broken or closed has freed it already."""
+    with suppress(psycopg.OperationalError):
+        conn.rollback()
+        conn.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
+
+
+_TABLE_LOCKS = """
+SELECT DISTINCT l.pid, coalesce(a.application_name, '') AS application_name, a.usename AS role, a.xact_start AS since
+FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid() AND l.relation = ANY (%s)
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.mode <> 'AccessShareLock'
+ORDER BY since NULLS LAST
+"""
+
+
+def table_holders(conn: Connection, table_oids: list[int]) -> tuple[Holder, ...]:
+    """Other sessions with a lock on the tables (or queued for one) that a writer may have to wait for, oldest first.
+
+    A session that only reads is left out. For the message after a lock time-out.
+    """
+    with conn.cursor(row_factory=class_row(Holder)) as cursor:
+        return tuple(cursor.execute(_TABLE_LOCKS, (table_oids,)).fetchall())
