@@ -18,7 +18,6 @@ from runbooks.clients.postgres import connect
 from runbooks.clients.world import World
 from runbooks.engine.consent import Consenting
 from runbooks.engine.console import Console
-from runbooks.engine.record import Record
 from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs, default_root, summary
 from runbooks.engine.step import AnyRunbook, Ended
@@ -26,6 +25,7 @@ from runbooks.model.dsn import Dsn
 from runbooks.model.errors import PolicyFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy
+from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 from runbooks.model.secret import Secret
 from runbooks.sandbox import daemon

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runbooks.engine.plan import Plan
-from runbooks.engine.record import Record
 from runbooks.model.errors import ConsentNeeded, WrongTarget
+from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 
 

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbooks.engine.record import canonical, digest
 from runbooks.model.errors import JournalBroken, LocalFault, LockHeld, NotFound
+from runbooks.model.record import canonical, digest
 
 FILE_NAME = "journal.jsonl"
 _GENESIS = "sha256:" + "0" * 64

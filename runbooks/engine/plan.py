@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from runbooks.engine.record import Record, digest
+from runbooks.model.record import Record, digest
 
 
 class Verdict(StrEnum):

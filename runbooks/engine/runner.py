@@ -17,10 +17,10 @@ from runbooks.engine.consent import Consenting, obtain
 from runbooks.engine.deadline import deadline
 from runbooks.engine.journal import Journal
 from runbooks.engine.plan import Ending, Plan, Preview, Verdict
-from runbooks.engine.record import Record
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import AnyRunbook, Ended, Run, Running, Step
 from runbooks.model.errors import BloomError, JournalBroken, Refused
+from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 
 

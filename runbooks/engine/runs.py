@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runbooks.engine.journal import FILE_NAME, Entry, Journal, Reading, read
-from runbooks.engine.record import Record
 from runbooks.model.errors import JournalBroken, LocalFault, NotFound, UsageFault
+from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from runbooks.engine.consent import Consenting
 from runbooks.engine.plan import Ending, Plan
-from runbooks.engine.record import Record
+from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 
 W = TypeVar("W")

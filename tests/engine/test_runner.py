@@ -25,7 +25,7 @@ RUN = RunId.parse("20251203-143000-k7qx")
 YES = Consenting("tester", value="shelf/book")
 
 
-@pytest.fixture()
+@pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
     (tmp_path / "shelf").mkdir()
     return Shelf(tmp_path / "shelf")

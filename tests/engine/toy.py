@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from runbooks.engine.plan import Ending, Plan, Preview, Verdict
-from runbooks.engine.record import Record
 from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
+from runbooks.model.record import Record
 
 
 @dataclass(frozen=True)
