@@ -82,8 +82,10 @@ class Writer:
         self._news = Condition()
 
     def __enter__(self) -> Self:
-        self._conn = postgres.connect(self._dsn, application_name="bloom-dr writer")
-        self._conn.execute("set lock_timeout = '1s'")
+        # An application's search path: Bloom's triggers name their tables without the schema.
+        self._conn = postgres.connect(
+            self._dsn, application_name="bloom-dr writer", search_path="public", lock_timeout="1s"
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bloom-dr writer")
         self._run_ended: Future[None] = self._thread.submit(self._run)
         self._run_ended.add_done_callback(self._wake)
