@@ -54,7 +54,7 @@ def quarterly(c, clients="2000", json=False):
 
     from runbooks.cli.desk import Desk
 
-    return Desk(c, "", "", as_json=json).start(RUNBOOK, Request.parse(clients))
+    return Desk(c, "sandbox", "", as_json=json).start(RUNBOOK, Request.parse(clients))
 
 
 @command(run, "list", dry=True, json=JSON)

@@ -24,7 +24,7 @@ from runbooks.engine.step import AnyRunbook, Ended
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import PolicyFault
 from runbooks.model.moment import Moment
-from runbooks.model.policy import Environment, Policy
+from runbooks.model.policy import Environment, Policy, SandboxEnvironment
 from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 from runbooks.model.secret import Secret
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, c: Context, env: str, confirm: str, *, as_json: bool) -> None:
         policy = load_policy()
         name = env or policy.default_environment
-        environment = policy.environment(name)
+        environment = _environment(policy, name)
         operator = os.environ.get("BLOOM_DR_OPERATOR") or f"{getpass.getuser()}@{socket.gethostname()}"
         self.voice = Console(policy.local_timezone)
         self.runs = runs()
@@ -115,6 +115,13 @@ def environment_of(run_id: RunId) -> str:
 
 def runbook_name_of(run_id: RunId) -> str:
     return summary(run_id, runs().reading(run_id)).runbook
+
+
+def _environment(policy: Policy, name: str) -> Environment:
+    """The policy's; the sandbox needs no configuration and is always there."""
+    if name == "sandbox" and name not in policy.environments:
+        return SandboxEnvironment(sandbox=True)
+    return policy.environment(name)
 
 
 def _neon(environment: Environment, say: Callable[[str], None]) -> Neon:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # httpx and psycopg load when a run needs them, not when task
     import psycopg
 
     from runbooks.clients.neon import Neon
+    from runbooks.clients.neon_types import Branch
 
 
 class Connect(Protocol):
@@ -42,3 +43,8 @@ class World:
     def neon(self) -> Neon:
         """The project's API client, opened at first use."""
         return self.open_neon()
+
+    def target_branch(self) -> Branch:
+        """The branch that recoveries of this environment write to: the policy's, or the project's default one."""
+        named = None if self.environment.sandbox else self.environment.branch
+        return self.neon.branch(named) if named else self.neon.default_branch()
