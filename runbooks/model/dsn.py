@@ -70,7 +70,7 @@ class Dsn:
             raise refusal("the connection string names no host")
         if not re.fullmatch(r"[0-9]{1,5}", port):
             raise refusal("the port in the connection string is not a number (or the password holds a / or ? as it is)")
-        if "sslmode" not in given and not _is_local(given.get("hostaddr", host)):
+        if "sslmode" not in given and not is_this_machine(given.get("hostaddr", host)):
             given["sslmode"] = "require"
         secret = Secret(password) if password else None
         return cls(host, int(port), user, secret, database, tuple(given.items()))
@@ -157,7 +157,7 @@ def _ip(text: str) -> IPv4Address | IPv6Address | None:
     return address.ipv4_mapped or address
 
 
-def _is_local(address: str) -> bool:
+def is_this_machine(address: str) -> bool:
     """This machine itself, so that nothing crosses a network. A name server may know `x.localhost`, so not that."""
     ip = _ip(address)
     return _is_socket(address) or (ip.is_loopback if ip else address.lower().removesuffix(".") == "localhost")
@@ -169,7 +169,7 @@ def _address(dsn: Dsn) -> str | None:
     ip = _ip(target)
     if _is_socket(target):
         return normpath(target).replace("//", "/")
-    if _is_local(target) or (ip and ip.is_unspecified):  # 0.0.0.0 and :: reach this machine too
+    if is_this_machine(target) or (ip and ip.is_unspecified):  # 0.0.0.0 and :: reach this machine too
         return "this machine"
     return str(ip) if ip else None
 
@@ -201,7 +201,7 @@ def _check_encryption(dsn: Dsn) -> None:
         raise refusal(
             f"the sslmode in the connection string is not one of {', '.join(_SSL_MODES)}", "use sslmode=require"
         )
-    if mode not in _ENCRYPTED and not _is_local(dsn.option("hostaddr") or dsn.host):
+    if mode not in _ENCRYPTED and not is_this_machine(dsn.option("hostaddr") or dsn.host):
         raise refusal(
             f"sslmode={mode} lets passwords and data cross a network unencrypted",
             "use sslmode=require, or verify-full with sslrootcert=system",
