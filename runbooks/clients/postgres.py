@@ -16,7 +16,9 @@ import psycopg
 from psycopg.rows import TupleRow, class_row
 from pydantic import BaseModel, ConfigDict
 
-from runbooks.clients.postgres_faults import final_refusal, said, translate, translated
+from runbooks.clients.postgres_faults import final_refusal, said, translate
+from runbooks.clients.postgres_faults import translated as translated
+from runbooks.clients.postgres_lock import hold_lock as hold_lock
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import BloomError, DatabaseUnreachable, WrongTarget
 
@@ -38,6 +40,9 @@ SETTINGS = {
     # A policy that would hide rows becomes an error.
     "row_security": "off",
     "synchronous_commit": "on",
+    # A database that was frozen (and branched while frozen) must still let the recovery write.
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
     "lock_timeout": "10s",
     "statement_timeout": "30min",
     "idle_in_transaction_session_timeout": "5min",

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 from psycopg.rows import class_row
 
-from runbooks.clients.postgres import Connection
 from runbooks.clients.postgres_faults import translated
 from runbooks.model.errors import DatabaseUnreachable, LockHeld
 from runbooks.model.moment import Moment
 from runbooks.model.run_id import RunId
+
+if TYPE_CHECKING:
+    from runbooks.clients.postgres import Connection
 
 KEY = 0x426C_6F6F_6D44_5231
 """`BloomDR1`: the advisory lock's number, the same in every version of this program."""
