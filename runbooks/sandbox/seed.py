@@ -111,7 +111,6 @@ def _fill(conn: psycopg.Connection, clients: int, say: Callable[[str], None]) ->
     for name, value in (
         ("bloom.clients", str(clients)),
         ("search_path", "public"),
-        ("timezone", "UTC"),
         ("work_mem", "64MB"),
         ("maintenance_work_mem", "256MB"),
     ):

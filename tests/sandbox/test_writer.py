@@ -106,6 +106,9 @@ def test_a_phone_number_that_fell_back_is_told(seeded: Dsn, damage: str) -> None
 
 
 def test_it_can_be_verified_while_it_writes(seeded: Dsn) -> None:
+    with connect(seeded) as conn:
+        # One client only, so that the phone number read is often newer than the one that was asked for.
+        conn.execute("delete from clients where id > 1")
     with Writer(seeded, per_second=5000) as writer, connect(seeded) as conn:
         for count in range(20, 400, 20):
             writer.wait_for(count)
