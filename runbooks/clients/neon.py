@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from runbooks.clients.neon_reader import READ_WRITE
-from runbooks.clients.neon_request import GONE, NOTHING_CHANGED, Request
+from runbooks.clients.neon_request import GONE, NOTHING_CHANGED, Answer, Request
 from runbooks.clients.neon_settings import NeonSettings, other_name, to_the_second
 from runbooks.clients.neon_types import Branch, BranchAt, Endpoint, Window, read
 from runbooks.model.errors import NeonFault, Refused, UsageFault
@@ -95,8 +95,12 @@ class Neon(NeonSettings):
                 "source_timestamp": moment.neon(),
                 "preserve_under_name": preserve_under,
             },
+            accept=frozenset({409}),
         )
-        self._change(change, look=lambda: self.find_branch(preserve_under))
+        outcome = self._change(change, look=lambda: self.find_branch(preserve_under))
+        # The name was free a moment ago: if it is taken now, by an earlier request of ours that was slow.
+        if isinstance(outcome, Answer) and outcome.status == 409 and self.find_branch(preserve_under) is None:
+            raise self._wire.refusal(outcome, change.what, change.safe)
         restored, _ = self.ready(branch)
         return restored
 

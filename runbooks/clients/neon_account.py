@@ -128,11 +128,13 @@ class NeonAccount:
             )
         return self._find(found[0].id) if found else None
 
-    def _finish(self, project_id: str, outcome: object) -> None:
-        """Wait for what making the project has set off; if its answer was lost, until its branch can be used."""
+    def _finish(self, project_id: str, outcome: Answer | Project) -> None:
+        """Wait for what making the project has set off, until its branch can be connected to."""
         project = self.open(project_id)
-        if isinstance(outcome, Answer) and outcome.body.get("operations"):
+        if isinstance(outcome, Answer):
             project.wait(read_all(Operation, outcome.body, "operations"))
+        else:
+            project.wait(project.running_operations())
         project.ready(project.default_branch())
 
     def _pages(self, query: JsonObject, what: str) -> Iterator[JsonObject]:

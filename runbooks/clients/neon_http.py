@@ -11,7 +11,7 @@ import json
 import re
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -148,11 +148,12 @@ class Wire:
         return request
 
     def _exchange(self, request: Request) -> Answer | Busy | Lost:
+        deadline = self._clock().utc + WHOLE_ANSWER
         try:
             with self._client.stream(
                 request.method, request.path, params=dict(request.query or {}), json=request.body
             ) as response:
-                content = self._read(response)
+                content = self._read(response, deadline)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             if certificate := _certificate_trouble(error):
                 raise NeonFault(
@@ -165,8 +166,7 @@ class Wire:
             return Lost(f"no answer from {self._host} ({type(error).__name__}: {self._clean(str(error))})")
         return self._judge(request, response, content)
 
-    def _read(self, response: httpx.Response) -> bytes:
-        deadline = self._clock().utc + WHOLE_ANSWER
+    def _read(self, response: httpx.Response, deadline: datetime) -> bytes:
         content = bytearray()
         for chunk in response.iter_bytes():
             content += chunk

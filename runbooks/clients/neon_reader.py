@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from runbooks.clients.neon_request import Clock, Progress, Sleep
 from runbooks.clients.neon_types import (
+    ENDED,
     Branch,
     Database,
     Endpoint,
@@ -132,6 +133,12 @@ class NeonReader:
     def operation(self, operation_id: str) -> Operation:
         body = self._get(self._path("operations", operation_id), f"reading operation {operation_id}")
         return read(Operation, body, "operation")
+
+    def running_operations(self) -> tuple[Operation, ...]:
+        """What Neon is doing in the project just now; while there is something, it takes no change."""
+        path = self._path("operations")
+        body = self._wire.get(path, {"limit": 100}, what="listing the operations").body  # newest first
+        return tuple(each for each in read_all(Operation, body, "operations") if each.status not in ENDED)
 
     def reveal_password(self, *, branch_id: str, role: str) -> Secret:
         """The role's password on that branch. NeonFault if the project does not store passwords: then reset it."""

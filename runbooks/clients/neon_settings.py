@@ -162,7 +162,12 @@ class NeonSettings(NeonReader):
 
     def _change(self, change: Request, *, look: Callable[[], T | None]) -> Answer | T:
         """Send once, look after a lost answer, wait until Neon has finished. Returns the answer, or what was seen."""
-        outcome = self._wire.once(change, look)
+
+        def look_when_quiet() -> T | None:
+            self.wait(self.running_operations())  # the effect may show only at the end of them
+            return look()
+
+        outcome = self._wire.once(change, look_when_quiet)
         if isinstance(outcome, Answer) and outcome.body.get("operations"):
             self.wait(read_all(Operation, outcome.body, "operations"))
         return outcome

@@ -18,6 +18,7 @@ JsonObject = Mapping[str, Any]
 
 SUCCEEDED = frozenset({"finished", "skipped"})
 FAILED = frozenset({"failed", "error", "cancelled"})
+ENDED = SUCCEEDED | FAILED
 """States an operation ends in; `cancelling` and states not known here count as still running."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -121,6 +122,11 @@ def gives(change: Callable[[Any], Any]) -> Fault:
     return fault
 
 
+def everything_told(error: BaseException) -> str:
+    """All that a traceback, a log or a journal could print of an error."""
+    return "".join(traceback.format_exception(error)) + repr(error) + str(vars(error))
+
+
 @dataclass
 class FakeNeon(NeonMemory):
     """A Neon API at `api` while the `with` block lasts."""
@@ -131,6 +137,7 @@ class FakeNeon(NeonMemory):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._faults: list[tuple[str, re.Pattern[str], deque[Fault]]] = []
+        self._clients: dict[str, Neon] = {}
 
     # --- for tests -------------------------------------------------------------------------------------------------
 
@@ -161,8 +168,11 @@ class FakeNeon(NeonMemory):
         return f"http://127.0.0.1:{self._server.server_address[1]}/api/v2"
 
     def neon(self, **other: Any) -> Neon:
-        """A client of this fake, on its clock."""
-        return Neon(**{**self._settings(), "project_id": PROJECT, **other})
+        """A client of this fake, on its clock; the same one for the same wishes."""
+        wishes = repr(sorted(other.items()))
+        if wishes not in self._clients:
+            self._clients[wishes] = Neon(**{**self._settings(), "project_id": PROJECT, **other})
+        return self._clients[wishes]
 
     def account(self, **other: Any) -> NeonAccount:
         return NeonAccount(**{**self._settings(), **other})

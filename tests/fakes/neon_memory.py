@@ -65,6 +65,7 @@ class NeonMemory:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.pending: dict[str, int] = {}
+        self.when_done: list[Callable[[], Any]] = []
         self.snapshots: dict[str, dict[str, Any]] = {}
         self.passwords: dict[tuple[str, str], str] = {}
         self._add_branch(MAIN, "main", default=True, created_at=_text(NOON - timedelta(days=90)))
@@ -101,7 +102,8 @@ class NeonMemory:
             name: asked[name] for name in ("region_id", "pg_version", "history_retention_seconds") if name in asked
         }
         self.projects[project["id"]] = project
-        branch = self._add_branch(self._name("br"), "main", default=True, project_id=project["id"])
+        state = "init" if self.polls else "ready"
+        branch = self._add_branch(self._name("br"), "main", default=True, project_id=project["id"], current_state=state)
         endpoint = self._add_endpoint(self._name("ep"), branch["id"])
         return 201, {
             "project": project,
@@ -192,9 +194,12 @@ class NeonMemory:
             return _refused(422, "cannot reset protected branch")
         if self.named(self.body["preserve_under_name"]):
             return _refused(409, "branch already exists", "BRANCH_ALREADY_EXISTS")
-        self._add_branch(self._name("br"), self.body["preserve_under_name"])
         branch["parent_timestamp"] = self.resolve(self.body["source_timestamp"])
-        branch["current_state"] = "resetting" if self.polls else "ready"
+        branch["current_state"] = "resetting"
+        name = self.body["preserve_under_name"]
+        self.when_done.append(lambda: self._add_branch(self._name("br"), name))
+        if not self.polls:
+            self._tick()
         return 200, {"branch": branch, "operations": self._operations("create_timeline", "apply_config")}
 
     def list_endpoints(self, project_id: str, branch_id: str) -> Reply:
@@ -235,6 +240,11 @@ class NeonMemory:
 
     def restart(self, project_id: str, endpoint_id: str) -> Reply:
         return self._endpoint_operation(endpoint_id, "start_compute", "active")
+
+    def list_operations(self, project_id: str) -> Reply:
+        self._tick()
+        newest_first = list(self.operations.values())[::-1]
+        return 200, {"operations": newest_first[: int(self.query["limit"])]}
 
     def get_operation(self, project_id: str, operation_id: str) -> Reply:
         self._tick(operation_id)
@@ -294,6 +304,8 @@ class NeonMemory:
             if not self.pending[each] and self.operations[each]["status"] == "running":
                 self.operations[each]["status"] = "finished"
         if not any(self.pending.values()):
+            while self.when_done:
+                self.when_done.pop()()
             for branch in self.branches.values():
                 branch["current_state"] = "ready"
 
@@ -409,6 +421,7 @@ _ROUTES = (
     ("PATCH", f"{_P}/endpoints/{_ID}", "patch_endpoint"),
     ("POST", f"{_P}/endpoints/{_ID}/suspend", "suspend"),
     ("POST", f"{_P}/endpoints/{_ID}/restart", "restart"),
+    ("GET", f"{_P}/operations", "list_operations"),
     ("GET", f"{_P}/operations/{_ID}", "get_operation"),
     ("GET", f"{_P}/snapshots", "list_snapshots"),
     ("POST", f"{_P}/branches/{_ID}/snapshot", "create_snapshot"),
