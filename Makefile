@@ -11,7 +11,7 @@ drill: $(READY)
 	$(BIN)/invoke drill.quarterly
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m long

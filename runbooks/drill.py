@@ -1,7 +1,7 @@
 """The quarterly drill: break a real database on this machine, recover it with the real runbook, measure.
 
-Symptom: three months have passed. May be lost: nothing; it touches only the stack that it makes for itself, and removes that
-in every outcome but a kill, after which `run.resume` goes on with it.
+May be lost: nothing. It touches only the stack that it makes for itself, and removes that in every outcome but a kill,
+after which `run.resume` goes on with it.
 """
 
 from __future__ import annotations

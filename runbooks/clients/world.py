@@ -1,4 +1,4 @@
-"""The world a runbook acts on, as one frozen record. Built by `tasks.py` alone; tests build their own with faults in it."""
+"""The world a runbook acts on, as one frozen record. `runbooks.cli.desk` builds it; tests build theirs with faults."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def write(report: DrillReport, folder: Path) -> tuple[Path, Path]:
     """Write `drill.md` and `drill.json` (0600) into a run's folder; safe to repeat. Raises LocalFault."""
     pages = Environment(
         loader=PackageLoader("runbooks.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
+        autoescape=False,
     )  # fmt: skip
     text = pages.get_template("drill.md.j2").render(report=report)
     markdown, data = folder / "drill.md", folder / "drill.json"

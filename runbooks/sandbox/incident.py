@@ -61,8 +61,8 @@ _ONE_MORE: LiteralString = "INSERT INTO public.clients (full_name, email, city) 
 
 
 def plant(conn: Connection) -> Planted:
-    """Make the clients that will be lost (one transaction, application's triggers included), then one more after the
-    moment to go back to: that one must not come back. Each call makes others. The session needs `public` in its path."""
+    """Make the clients that will be lost, with triggers as an application would, then one more after the moment to go
+    back to: that one must not come back. Each call makes others. The session needs `public` in its path."""
     tag = f"-{secrets.token_hex(4)}{VICTIM_DOMAIN}"
     conn.execute(_PLANT, {"tag": tag, "clients": CLIENTS, "each": RESERVATIONS_EACH})
     last_commit = _clock(conn)
