@@ -43,8 +43,9 @@ _AUTHORITY = re.compile(
     r"(?:(?P<user>[^:@]*)(?::(?P<password>[^@]*))?@)?(?P<host>\[[^\[\]]*\]|[^:@\[\]]*)(?::(?P<port>[^@]*))?"
 )
 _PAIR = re.compile(r" *([^ =']+) *= *('(?:[^'\\]|\\.)*'|(?:[^ '\\]|\\.)(?:[^ \\]|\\.)*|)(?: +|$)")
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and the halves of characters that stand for octets which are not UTF-8."""
+NEVER = re.compile(r"[\x00\ud800-\udfff]")
+"""NUL, and the halves of characters by which Python stands for octets that are not UTF-8: no server takes them."""
+UNPRINTABLE = re.compile(rf"[\x01-\x1f\x7f]|{NEVER.pattern}")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOW = (
     "write it as postgresql://USER:PASSWORD@HOST/DATABASE?sslmode=require and percent-encode special characters "
@@ -73,7 +74,7 @@ def write(keywords: dict[str, str], *, mask: str | None = None) -> str:
     host, port = rest.pop("host"), rest.pop("port")
     user, password, database = rest.pop("user"), rest.pop("password", None), rest.pop("dbname")
     login = _quoted(user) + ("" if password is None else f":{mask or _quoted(password)}")
-    shown_host = f"[{_quoted(host, keep=':')}]" if ":" in host else _quoted(host)
+    shown_host = f"[{_quoted(host, keep=':')}]" if ":" in host and host[0] != "/" else _quoted(host)
     query = "&".join(f"{name}={_quoted(value)}" for name, value in rest.items())
     return f"postgresql://{login}@{shown_host}:{port}/{_quoted(database)}{'?' if query else ''}{query}"
 
@@ -134,7 +135,7 @@ def known(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             raise _unknown(name, count)
         if name in keywords:
             raise refusal(f"the connection string gives '{name}' twice", "give it once")
-        if UNPRINTABLE.search(value) if name != "password" else "\0" in value:
+        if (NEVER if name == "password" else UNPRINTABLE).search(value):
             raise refusal(f"the value of '{name}' contains a control character")
         keywords[name] = value
     return {name: value for name, value in keywords.items() if value}

@@ -17,7 +17,8 @@ __all__ = ["Dsn", "Secret", "same_database", "same_server"]
 PORT = 5432
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ENCRYPTED = frozenset(_SSL_MODES[3:])
-_HOST_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.(?!$)|\.?$))+", re.ASCII)
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _LOOKS_NUMERIC = re.compile(r"(?:.*\.)?(?:\d+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)
 _POOLED = re.compile(r"^([^.]+)-pooler(?=\.|$)", re.IGNORECASE)
 _ENDPOINT_LABEL = re.compile(r"(ep-[^.]+)(?:\.|$)")
@@ -64,7 +65,7 @@ class Dsn:
         host = given.pop("host", "") or given.get("hostaddr", "")
         user, password, port = given.pop("user", ""), given.pop("password", ""), given.pop("port", str(PORT))
         database = given.pop("dbname", user)
-        if "," in host + port:
+        if "," in port:
             raise _several_hosts()
         if not host:
             raise refusal("the connection string names no host")

@@ -27,7 +27,7 @@ LOCAL = "ep-quiet-lake-123456.sandbox.localhost"
 printable = st.characters(exclude_categories=["Cc", "Cs"])
 words = st.text(printable, min_size=1, max_size=12)
 hosts = st.one_of(
-    st.sampled_from([NEON, POOLED, "db.example.com.", "LOCALHOST", "10.0.0.5", "::1", "2001:db8::7", "/run/pg sock"]),
+    st.sampled_from([NEON, POOLED, "db.example.com.", "LOCALHOST", "10.0.0.5", "::1", "2001:db8::7", "/run/pg:1 sock"]),
     st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z](\.[a-z]{2,5}){1,3}", fullmatch=True),
 )
 extras = st.dictionaries(st.sampled_from(["application_name", "options", "channel_binding", "connect_timeout"]), words)
@@ -174,6 +174,12 @@ def test_the_keywords_are_what_psycopg_takes() -> None:
     }
 
 
+def test_options_are_the_same_in_any_order_and_empty_ones_are_left_out() -> None:
+    options = (("sslmode", "require"), ("application_name", "x"), ("sslrootcert", ""))
+    dsn = Dsn("h.example", 5432, "ana", None, "d", options)
+    assert dsn.options == (("application_name", "x"), ("sslmode", "require"))
+
+
 def test_with_database_changes_nothing_else() -> None:
     dsn = Dsn.parse(f"postgresql://ana:pw@{POOLED}/d")
     assert dsn.with_database("e") == Dsn.parse(f"postgresql://ana:pw@{POOLED}/e")
@@ -289,6 +295,8 @@ def test_without_sslmode_another_machine_is_reached_encrypted() -> None:
         {"user": ""},
         {"user": "a\nb"},
         {"database": "a\0b"},
+        {"password": Secret("a\0b")},
+        {"password": Secret("a\udc80b")},
         {"options": ()},
         {"options": (("sslmode", "require"), ("password", WORD))},
         {"options": (("sslmode", "require"), ("host", "b.example"))},
@@ -390,6 +398,8 @@ def test_pooler_anywhere_else_in_the_host_means_nothing(host: str) -> None:
 
 
 def test_the_endpoint_option_can_name_the_pooler_too() -> None:
+    upper = Dsn.parse("postgresql://ana@pg.example.com/d?options=endpoint%3DEP-Quiet-Lake-123456")
+    assert upper.endpoint_id == "ep-quiet-lake-123456"
     dsn = Dsn.parse(
         "postgresql://ana@pg.example.com/d?options=endpoint%3Dep-quiet-lake-123456-pooler%20-c%20a=b-pooler"
     )

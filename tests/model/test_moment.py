@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
+from importlib import resources
+from pathlib import Path
+from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 from hypothesis import assume, given
@@ -272,6 +274,25 @@ def test_both_names_the_local_and_the_utc_reading() -> None:
 @given(moments, st.sampled_from(sorted(names())))
 def test_both_has_an_answer_for_every_moment_and_zone(moment: Moment, name: str) -> None:
     assert moment.both(name).endswith(" UTC)")
+
+
+def test_the_ends_of_the_calendar_have_no_local_reading_and_are_shown_in_utc() -> None:
+    first, last = Moment.of(datetime.min.replace(tzinfo=UTC)), Moment.of(LAST)
+    assert first.both(CITY) == "0001-01-01 00:00:00.000 UTC (0001-01-01 00:00:00.000 UTC)"
+    assert last.both("Asia/Tokyo").startswith("9999-12-31 23:59:59.999 UTC")
+
+
+def test_a_zone_file_of_the_machine_is_never_read(tmp_path: Path) -> None:
+    (tmp_path / "America").mkdir()
+    outdated = resources.files("tzdata.zoneinfo").joinpath("Asia/Tokyo").read_bytes()
+    (tmp_path / CITY).write_bytes(outdated)
+    reset_tzpath([tmp_path])
+    zone.cache_clear()
+    try:
+        assert ZoneInfo.no_cache(CITY).utcoffset(NOW.replace(tzinfo=None)) == timedelta(hours=9)
+        assert read(f"2025-12-03 08:30 {CITY}") == "2025-12-03T14:30:00.000000Z"
+    finally:
+        reset_tzpath()
 
 
 def test_of_takes_any_zone_and_refuses_a_naive_datetime() -> None:
