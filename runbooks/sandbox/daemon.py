@@ -17,8 +17,8 @@ from pathlib import Path
 from runbooks.model.errors import SandboxFault
 from runbooks.model.secret import Secret
 from runbooks.sandbox.osuser import Account
+from runbooks.sandbox.place import FACTS, is_held, make_root
 from runbooks.sandbox.processes import command_line
-from runbooks.sandbox.stack import FACTS, Stack, is_held, make_root
 
 SETTING = "BLOOM_DR_SANDBOX"
 MODULE = "runbooks.sandbox.daemon"
@@ -163,6 +163,8 @@ def _failed(how: str, log: Path) -> SandboxFault:
 
 def main() -> None:
     """Run the stack of the folder given until SIGTERM or SIGINT."""
+    from runbooks.sandbox.stack import Stack
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +21,7 @@ from runbooks.sandbox.chores import Chores
 from runbooks.sandbox.cluster import Toolbox
 from runbooks.sandbox.jobs import Jobs
 from runbooks.sandbox.osuser import Account
+from runbooks.sandbox.place import FACTS, lock, make_root
 from runbooks.sandbox.plane import Plane
 from runbooks.sandbox.records import Branch, Endpoint, Operation
 from runbooks.sandbox.servers import Servers
@@ -30,9 +29,6 @@ from runbooks.sandbox.state import Ledger, State
 
 Clock = Callable[[], Moment]
 
-FACTS = "stack.json"
-LOCK = "sandbox.lock"
-"""Also what tells a folder of ours from any other."""
 RETENTION_SECONDS = 7 * 86_400
 """Of the first project: what the example policy promises. Neon's own default is one day."""
 
@@ -63,7 +59,7 @@ class Stack:
         account = Account.choose()
         make_root(root, account)
         with ExitStack() as closing:
-            closing.enter_context(_lock(root))
+            closing.enter_context(lock(root))
             (root / FACTS).unlink(missing_ok=True)  # from here on its being there means that the stack answers
             program = osuser.prepare(root, account)
             ledger = Ledger.open(root / "state.json", _fresh())
@@ -151,66 +147,6 @@ class Stack:
         beside.replace(path)
 
 
-def make_root(root: Path, account: Account) -> None:
-    """Make the folder, or accept one that is ours (or our server account's) and closed to others."""
-    try:
-        root.mkdir(mode=0o700, parents=True)
-        account.own(root)
-    except FileExistsError:
-        pass
-    entries = {entry.name for entry in root.iterdir()}
-    if entries and LOCK not in entries:
-        raise _unusable(root, "is not empty, and what is in it is no sandbox")
-    about = root.stat()
-    if about.st_uid == os.geteuid() and about.st_uid != account.uid:
-        account.own(root)
-    elif about.st_uid not in (os.geteuid(), account.uid):
-        raise _unusable(root, "belongs to another account")
-    if about.st_mode & 0o077:
-        raise _unusable(root, "is open to other accounts")
-    (root / LOCK).touch(mode=0o600)
-
-
-@contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Held while a process runs the stack; the system lets go of it when the process ends, however it ends."""
-    file = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        # `is_held` takes it for a moment, so one refusal proves nothing.
-        until = time.monotonic() + 1
-        while not _take(file):
-            if time.monotonic() > until:
-                raise SandboxFault(
-                    f"another process runs the sandbox in {root}",
-                    safe="nothing was changed",
-                    next_step="use it (`invoke sandbox.status` shows it), or end it with `invoke sandbox.down`",
-                )
-            time.sleep(0.01)
-        yield
-    finally:
-        os.close(file)
-
-
-def is_held(root: Path) -> bool:
-    """Whether a process runs the stack in `root`."""
-    try:
-        file = os.open(root / LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _take(file)
-    finally:
-        os.close(file)
-
-
-def _take(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _fresh() -> State:
     return State(api_key=f"sandbox_{secrets.token_urlsafe(32)}", superuser_password=secrets.token_urlsafe(24))
 
@@ -264,11 +200,3 @@ def _listen(plane: Plane) -> Api:
         api = Api(0, plane, key)
     plane.ledger.configure(api_port=api.server_address[1])
     return api
-
-
-def _unusable(root: Path, why: str) -> SandboxFault:
-    return SandboxFault(
-        f"the folder {root} {why}",
-        safe="nothing was changed",
-        next_step="set BLOOM_DR_SANDBOX to a folder of your own",
-    )
