@@ -99,10 +99,13 @@ def _url_pairs(text: str) -> list[tuple[str, str]]:
     pairs = [(name, value.strip("[]") if name == "host" else value) for name, value in pairs]
     pairs += [("dbname", parts["dbname"])] if parts["dbname"] else []
     for count, pair in enumerate((parts["query"] or "").split("&") if parts["query"] else [], start=1):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise refusal(f"parameter {count} after the ? of the connection URL has no '='")
-        pairs.append((_decoded(name), value))
+        name, *values = pair.split("=")
+        if len(values) != 1:
+            raise refusal(
+                f"parameter {count} after the ? of the connection URL has not exactly one '='",
+                "write name=value, and an = or & inside the value as %3D or %26",
+            )
+        pairs.append((_decoded(name), values[0]))
     return [_plain_ssl(name, _decoded(value)) for name, value in pairs]
 
 

@@ -106,6 +106,7 @@ pairs = st.lists(st.builds("{}{}{}".format, names, st.sampled_from(["=", " = ", 
 
 @given(urls | pairs.map("user=a host=b.c ".__add__) | pairs)
 @example("user=a host=b.c user=")
+@example("postgres://a:@b.c/?password=a=b")
 @example("user=a host=b.c ssl=")
 @example("postgresql://a@b.c/?user=")
 @example("postgresql://a:b@b.c:5433/a?options=endpoint%3Dep-a-1")
@@ -236,7 +237,8 @@ def test_with_database_changes_nothing_else() -> None:
         ("host='h example' user=ana", "neither a host name"),
         ("host=@abstract user=ana", "neither a host name"),
         ("hostaddr=h.example user=ana", "not an IP address"),
-        ("postgresql://ana@h.example/d?sslmode", "no '='"),
+        ("postgresql://ana@h.example/d?sslmode", "not exactly one '='"),
+        ("postgresql://ana@h.example/d?options=endpoint=ep-x", "not exactly one '='"),
         ("postgresql://ana@h.example/d?sslmode=sometimes", "not one of disable"),
         ("postgresql://ana@h.example/d?pgbouncer=true", "Prisma"),
         ("postgresql://ana@h.example/d?service=prod", "another file"),
