@@ -403,7 +403,7 @@ def test_the_endpoint_option_can_name_the_pooler_too() -> None:
     upper = Dsn.parse("postgresql://ana@pg.example.com/d?options=endpoint%3DEP-Quiet-Lake-123456")
     assert upper.endpoint_id == "ep-quiet-lake-123456"
     dsn = Dsn.parse(
-        "postgresql://ana@pg.example.com/d?options=endpoint%3Dep-quiet-lake-123456-pooler%20-c%20a=b-pooler"
+        "postgresql://ana@pg.example.com/d?options=endpoint%3Dep-quiet-lake-123456-pooler%20-c%20a%3Db-pooler"
     )
     assert dsn.is_pooled
     assert dsn.direct().option("options") == "endpoint=ep-quiet-lake-123456 -c a=b-pooler"
