@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.comparison import Comparison, Target, against
-from bench.data import Damaged, folder
+from bench.data import Damaged, damaged, folder
 from bench.measure import Command, Measured, side_by_side
 from runbooks.clients import programs
 from runbooks.model.dsn import Dsn

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
 
+from runbooks.sandbox.osuser import Account
+
 
 @dataclass(frozen=True)
 class Command:
@@ -24,6 +26,10 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to ours."""
     folder: Path | None = None
+    account: Account = field(default_factory=Account)
+    """Who runs it; PostgreSQL's own programs refuse to be root's."""
+    counts_memory: bool = True
+    """False if the process starts servers: they are not the client."""
     prepare: Callable[[], None] = lambda: None
     """Done before every run, outside the clock."""
     check: Callable[[str], None] = lambda _: None
@@ -76,8 +82,11 @@ def once(command: Command) -> tuple[float, float | None]:
             stdin=subprocess.DEVNULL,
             cwd=command.folder,
             env=os.environ | command.environment,
+            user=command.account.uid,
+            group=command.account.gid,
+            extra_groups=None if command.account.uid is None else [],
         ) as process:
-            with Watch(process.pid) as watch:
+            with Watch(process.pid if command.counts_memory else None) as watch:
                 code = process.wait()
                 wall = time.perf_counter() - start
         output.seek(0)
@@ -91,25 +100,28 @@ def once(command: Command) -> tuple[float, float | None]:
 class Watch:
     """Reads the high-water mark of a process and of all its descendants, 20 times a second, until it is closed."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int | None) -> None:
         self._pid = pid
         self._marks: dict[int, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Watch:
-        self._thread.start()
+        if self._pid is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._pid is not None:
+            self._thread.join()
 
     @property
     def peak_mib(self) -> float | None:
         return sum(self._marks.values()) / 1024 if self._marks else None
 
     def _run(self) -> None:
+        assert self._pid is not None
         while True:
             for pid in _family(self._pid):
                 mark = _high_water_kib(pid)

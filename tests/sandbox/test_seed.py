@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import psycopg
 import pytest
 from psycopg import sql
+
 from runbooks.model.dsn import Dsn
-
 from runbooks.model.errors import DatabaseFault, LoginRefused, Refused, UsageFault
+from runbooks.model.secret import Secret
 from runbooks.sandbox.seed import TABLES, VICTIM_DOMAIN, Seeded, seed
-
-pytest_plugins = ("tests.sandbox.cluster",)
-
-
-def connect(dsn: Dsn) -> psycopg.Connection:
-    return psycopg.connect(**dsn.keywords(), autocommit=True)
+from tests.sandbox.databases import connect, empty_database
 
 
 def contents(conn: psycopg.Connection) -> dict[str, str]:
@@ -51,20 +50,19 @@ def test_it_says_what_it_made(database: Dsn) -> None:
     assert "reservations: 600 rows" in said
 
 
-def test_two_databases_of_one_size_are_equal_in_every_row(cluster: Dsn, database: Dsn) -> None:
-    second = database.with_database("bloom_second")
-    with connect(cluster) as conn:
-        conn.execute("drop database if exists bloom_second")
-        conn.execute("create database bloom_second owner bloom")
-        # Neither the zone nor the search path that a database prescribes may change the rows.
-        conn.execute("alter database bloom_second set timezone = 'Australia/Lord_Howe'")
-        conn.execute("alter database bloom_second set search_path = pg_catalog")
-    seed(database, clients=150)
-    seed(second, clients=150)
-    with connect(database) as here, connect(second) as there:
-        for conn in (here, there):
-            conn.execute("set timezone = 'UTC'; set search_path = public")
-        assert contents(here) == contents(there)
+def test_two_databases_of_one_size_are_equal_in_every_row(admin: Dsn, plain: Dsn, database: Dsn) -> None:
+    with empty_database(admin, plain) as second:
+        with connect(second) as there:
+            # Neither the zone nor the search path that a database prescribes may change the rows.
+            name = sql.Identifier(second.database)
+            there.execute(sql.SQL("alter database {} set timezone = 'Australia/Lord_Howe'").format(name))
+            there.execute(sql.SQL("alter database {} set search_path = pg_catalog").format(name))
+        seed(database, clients=150)
+        seed(second, clients=150)
+        with connect(database) as here, connect(second) as there:
+            for conn in (here, there):
+                conn.execute("set timezone = 'UTC'; set search_path = public")
+            assert contents(here) == contents(there)
 
 
 def test_a_second_time_changes_nothing_and_says_so(database: Dsn) -> None:
@@ -118,11 +116,9 @@ def test_a_size_it_cannot_make_is_refused_before_connecting(clients: int) -> Non
 
 
 @pytest.fixture(scope="module")
-def seeded(cluster: Dsn) -> tuple[Dsn, Seeded]:
-    with connect(cluster) as conn:
-        conn.execute("create database bloom_shared owner bloom")
-    dsn = Dsn.parse(f"postgresql://bloom:bloom@127.0.0.1:{cluster.port}/bloom_shared?sslmode=disable")
-    return dsn, seed(dsn, clients=300)
+def seeded(admin: Dsn, plain: Dsn) -> Iterator[tuple[Dsn, Seeded]]:
+    with empty_database(admin, plain) as dsn:
+        yield dsn, seed(dsn, clients=300)
 
 
 def test_it_was_loaded_by_a_role_without_any_special_right(seeded: tuple[Dsn, Seeded]) -> None:
@@ -223,6 +219,6 @@ def test_deleting_a_client_takes_reservations_payments_notes_and_invoices_along(
 
 
 def test_a_refused_login_is_told_as_such(database: Dsn) -> None:
-    wrong = Dsn.parse(f"postgresql://bloom:wrong@127.0.0.1:{database.port}/{database.database}?sslmode=disable")
+    wrong = replace(database, password=Secret("wrong"))
     with pytest.raises(LoginRefused):
         seed(wrong, clients=100)

@@ -12,14 +12,9 @@ from runbooks.model.dsn import Dsn
 from runbooks.model.errors import DatabaseFault, DeadlinePassed, NotFound, Refused
 from runbooks.sandbox.seed import VICTIM_DOMAIN, seed
 from runbooks.sandbox.writer import Booking, PhoneChange, Writer
-
-pytest_plugins = ("tests.sandbox.cluster",)
+from tests.sandbox.databases import connect
 
 FAST = 500.0
-
-
-def connect(dsn: Dsn) -> psycopg.Connection:
-    return psycopg.connect(**dsn.keywords(), autocommit=True)
 
 
 @pytest.fixture
@@ -115,21 +110,17 @@ def test_it_can_be_verified_while_it_writes(seeded: Dsn) -> None:
             assert writer.verify(conn) == ()
 
 
-def test_only_writes_of_the_time_before_are_asked_of_a_copy_at_a_moment(seeded: Dsn, cluster: Dsn) -> None:
+def test_only_writes_of_the_time_before_are_asked_of_a_copy_at_a_moment(seeded: Dsn) -> None:
     with Writer(seeded, per_second=FAST) as writer:
         writer.wait_for(12)
     moment = datetime.now(UTC)
-    copy = seeded.with_database(f"{seeded.database}_copy")
-    with connect(cluster) as conn:
-        conn.execute(f"create database {copy.database} template {seeded.database} owner bloom")
-    first = writer.acknowledged
-    with connect(copy) as at_moment:
-        assert writer.verify(at_moment, until=moment) == ()
-        lost = first[-1] if isinstance(first[-1], Booking) else first[-2]
-        assert isinstance(lost, Booking)
-        at_moment.execute("delete from reservations where id = %s", [lost.reservation_id])
-        assert len(writer.verify(at_moment, until=moment)) == 1
-        assert writer.verify(at_moment, until=first[0].at - timedelta(seconds=1)) == ()
+    last = [done for done in writer.acknowledged if isinstance(done, Booking)][-1]
+    with connect(seeded) as conn:
+        assert writer.verify(conn, until=moment) == ()
+        conn.execute("delete from reservations where id = %s", [last.reservation_id])
+        assert len(writer.verify(conn, until=moment)) == 1
+        assert len(writer.verify(conn, until=last.at)) == 1
+        assert writer.verify(conn, until=last.at - timedelta(microseconds=1)) == ()
 
 
 def test_victims_are_never_touched_even_if_they_are_nearly_everyone(seeded: Dsn) -> None:

@@ -1,0 +1,54 @@
+"""Our side of the benchmarks, one whole process each: `python -m bench.ours up FOLDER | branch MOMENT | missing`.
+
+Where and with what key comes by the environment: BENCH_API, BENCH_KEY and BENCH_PROJECT, or PRODUCTION and BRANCH.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from runbooks.clients import postgres
+from runbooks.clients.neon import Neon
+from runbooks.model.dsn import Dsn
+from runbooks.model.moment import Moment
+from runbooks.model.secret import Secret
+
+
+def up(folder: str) -> None:
+    """From nothing to a first query in a project that can be branched, and down again."""
+    from runbooks.sandbox.stack import Stack
+
+    with Stack.start(Path(folder)) as stack:
+        print(_first_query(Dsn.parse(stack.uri().reveal()), "select 1"))
+
+
+def branch(moment: str) -> None:
+    """From the request to the first query on the branch."""
+    neon = Neon(
+        api=os.environ["BENCH_API"], key=Secret(os.environ["BENCH_KEY"]), project_id=os.environ["BENCH_PROJECT"]
+    )
+    now = datetime.now(UTC)
+    made = neon.branch_at(
+        parent=neon.default_branch(),
+        moment=Moment.parse(moment, now=now),
+        name=f"bench-{uuid4()}",
+        expires_at=Moment.of(now + timedelta(hours=1)),
+        annotation={},
+    )
+    dsn = neon.connection(branch=made.branch, database="neondb", role="neondb_owner")
+    print(_first_query(dsn, "select count(*) from public.professionals"))
+
+
+def _first_query(dsn: Dsn, query: str) -> object:
+    with postgres.connect(dsn, application_name="bloom-dr bench") as conn:
+        row = conn.execute(query.encode()).fetchone()
+    assert row
+    return row[0]
+
+
+if __name__ == "__main__":
+    {"up": up, "branch": branch}[sys.argv[1]](*sys.argv[2:])
