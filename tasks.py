@@ -19,14 +19,22 @@ CONFIRM = "the value that the preview printed: consent to change that target"
 recover, run, drill, sandbox, docs = (Collection(name) for name in ("recover", "run", "drill", "sandbox", "docs"))
 
 
-@command(recover, "accidental-delete", dry=True, at="last moment before the loss, with zone: '2025-12-03 14:30 America/Mexico_City'",
-         tables="comma-separated tables", where="SQL condition on the rows of these tables at that moment",
-         database="database (default: the environment's)", accept_triggers="comma-separated triggers that may fire",
-         env=ENV, confirm=CONFIRM, json=JSON)  # fmt: skip
+@command(
+    recover,
+    "accidental-delete",
+    dry=True,
+    at="last moment before the loss, with its zone: '2025-12-03 14:30 America/Mexico_City'",
+    tables="tables whose rows are missing, separated by commas",
+    where="SQL condition on the rows of these tables, as they were at that moment",
+    database="database (default: the environment's)",
+    accept_triggers="triggers that may fire, separated by commas",
+    env=ENV,
+    confirm=CONFIRM,
+    json=JSON,
+)
 def accidental_delete(c, at="", tables="", where="", database="", accept_triggers="", env="", confirm="", json=False):
     """Bring back rows that were deleted at a known moment, with what the delete took with it."""
     from runbooks.accidental_delete import RUNBOOK, Request
-
     from runbooks.cli.desk import Desk
 
     desk = Desk(c, env, confirm, as_json=json)
@@ -44,15 +52,14 @@ def undo(c, run_id, confirm="", json=False):
 
     recovery = RunId.parse(run_id)
     desk = Desk(c, environment_of(recovery), confirm, as_json=json)
-    return desk.start(RUNBOOK, Request(recovery=str(recovery), folder=str(desk.runs.folder(recovery))))
+    return desk.start(RUNBOOK, Request(recovery=str(recovery)))
 
 
 @command(drill, "quarterly", clients="how many clients to seed (default 2000)", json=JSON)
 def quarterly(c, clients="2000", json=False):
     """Break and recover a real database on this machine; report measured RTO and RPO. Touches only what it makes."""
-    from runbooks.drill import RUNBOOK, Request
-
     from runbooks.cli.desk import Desk
+    from runbooks.drill import RUNBOOK, Request
 
     return Desk(c, "sandbox", "", as_json=json).start(RUNBOOK, Request.parse(clients))
 
@@ -125,9 +132,8 @@ def sandbox_status(c, json=False):
 @command(sandbox, "seed", clients="how many clients (default 2000)", json=JSON)
 def sandbox_seed(c, clients="2000", json=False):
     """Fill the local stack with the Bloom-like example data."""
-    from runbooks.drill import Request
-
     from runbooks.cli.desk import Desk
+    from runbooks.drill import Request
     from runbooks.sandbox.seed import seed
 
     desk = Desk(c, "sandbox", "", as_json=json)

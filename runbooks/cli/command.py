@@ -33,7 +33,11 @@ def command(group: Collection, name: str, *, dry: bool = False, **help_texts: st
                 print(inspect.getdoc(body), file=sys.stderr)  # noqa: T201
                 return
             refuse = c.config.run.dry and not dry
-            call = functools.partial(_refuse_dry, group.name, name) if refuse else functools.partial(body, c, **given)
+            call = (
+                functools.partial(_refuse_dry, f"{group.name}.{name}")
+                if refuse
+                else functools.partial(body, c, **given)
+            )
             _answer(call, as_json=bool(given.get("json")))
 
         parameters = list(inspect.signature(body).parameters.values())[1:]
@@ -71,13 +75,13 @@ def _answer(body: Callable[[], Any], *, as_json: bool) -> None:
         raise Exit(code=answer.exit_code)
 
 
-def _refuse_dry(group: str, name: str) -> None:
+def _refuse_dry(task: str) -> None:
     from runbooks.model.errors import UsageFault
 
     raise UsageFault(
-        f"{group}.{name} has no dry form",
+        f"{task} has no dry form",
         safe="nothing was started",
-        next_step=f"invoke {group}.{name} without --dry; see what it does with: invoke --help {group}.{name}",
+        next_step=f"see what it does with: invoke --help {task}",
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from invoke.context import Context
+from psycopg.conninfo import make_conninfo
 
 from runbooks.clients.neon import Neon
 from runbooks.clients.postgres import connect
@@ -22,7 +23,7 @@ from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs, default_root, summary
 from runbooks.engine.step import AnyRunbook, Ended
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import PolicyFault
+from runbooks.model.errors import PolicyFault, SandboxFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy, SandboxEnvironment
 from runbooks.model.record import Record
@@ -79,12 +80,8 @@ class Desk:
     def become_psql(self, psql: Path, branch: str) -> None:
         """Replace this process by a psql session there. The password goes by environment, never by argument."""
         keywords = self.dsn(branch).keywords()
-        names = {
-            "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE",
-            "password": "PGPASSWORD", "sslmode": "PGSSLMODE",
-        }  # fmt: skip
-        settings = {names[key]: str(value) for key, value in keywords.items() if key in names}
-        os.execve(psql, [str(psql)], os.environ | settings)
+        secret = {"PGPASSWORD": keywords.pop("password", "")}
+        os.execve(psql, [str(psql), make_conninfo(**keywords)], os.environ | secret)
 
 
 def load_policy() -> Policy:
@@ -126,7 +123,13 @@ def _environment(policy: Policy, name: str) -> Environment:
 
 def _neon(environment: Environment, say: Callable[[str], None]) -> Neon:
     if environment.sandbox:
-        stack = daemon.running(daemon.default_root())
+        stack = daemon.status(daemon.default_root()).running
+        if stack is None:
+            raise SandboxFault(
+                "the local stack is not running",
+                safe="nothing was started",
+                next_step="invoke sandbox.up (or name another environment with --env)",
+            )
         return Neon(api=stack.api_url, key=stack.api_key, project_id=stack.project_id, progress=say)
     key: Any = Secret(environment.api_key(os.environ))
     return Neon(api=environment.api, key=key, project_id=environment.project, progress=say)

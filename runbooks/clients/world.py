@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runbooks.model.dsn import Dsn
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy
 
 if TYPE_CHECKING:  # httpx and psycopg load when a run needs them, not when tasks are listed
-    import psycopg
-
     from runbooks.clients.neon import Neon
     from runbooks.clients.neon_types import Branch
+    from runbooks.clients.postgres import Connection
 
 
 class Connect(Protocol):
     """Opens a session to a database; `runbooks.clients.postgres.connect` is the one."""
 
     def __call__(
-        self, dsn: Dsn, *, application_name: str, progress: Callable[[str], None] | None = None
-    ) -> psycopg.Connection[Any]: ...
+        self,
+        dsn: Dsn,
+        *,
+        application_name: str,
+        wait: timedelta = ...,
+        progress: Callable[[str], None] | None = None,
+        **settings: str,
+    ) -> Connection: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""A process that carries out a run and kills itself with signal 9 at a chosen point: `python -m tests.runbooks.killed`.
+
+Points are counted where the process touches something outside itself: lines of the journal, statements of the
+execution, calls of the Neon API. It exits with 0 if the run ended before the point was reached.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+
+from runbooks.engine.journal import Journal
+from runbooks.model.run_id import RunId
+from tests.runbooks.ground import Facts
+from tests.runbooks.scenarios import SCENARIOS, YES
+
+
+def main() -> None:
+    order = json.loads(sys.stdin.read())
+    facts, runbook = Facts(**order["facts"]), SCENARIOS[order["scenario"]].runbook
+    request = runbook.request.model_validate(order["request"])
+    ARM[order["kind"]](order["point"], order["side"])
+    facts.engine().start(runbook, request, facts.world(), YES, RunId.parse(order["run_id"]))
+
+
+def _armed(kind: type, name: str, point: int, side: str, counts: Callable[[], bool] = lambda: True) -> None:
+    original, numbers = getattr(kind, name), itertools.count(1)
+
+    def killing(*args: Any, **kwargs: Any) -> Any:
+        number = next(numbers) if counts() else 0
+        if (number, side) == (point, "before"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = original(*args, **kwargs)
+        if (number, side) == (point, "after"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(kind, name, killing)
+
+
+def _journal(point: int, side: str) -> None:
+    _armed(Journal, "append", point, side)
+
+
+def _statement(point: int, side: str) -> None:
+    """Every exchange with a database server from the consent on: statements, COPY data, COMMIT."""
+    append, executing = Journal.append, []
+
+    def watching(self: Journal, event: str, data: Any = None) -> Any:
+        entry = append(self, event, data)
+        if event == "consented":
+            executing.append(event)
+        return entry
+
+    Journal.append = watching  # type: ignore[method-assign]
+    _armed(psycopg.Connection, "wait", point, side, counts=lambda: bool(executing))
+
+
+def _call(point: int, side: str) -> None:
+    """Calls of the Neon API; `after` is the answer that is lost."""
+    _armed(httpx.Client, "send", point, side)
+
+
+ARM = {"journal": _journal, "statement": _statement, "call": _call}
+
+if __name__ == "__main__":
+    main()

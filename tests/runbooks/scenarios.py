@@ -1,0 +1,107 @@
+"""For each runbook an incident that it cures, and what has to be true at the end, however often it was killed."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+
+from runbooks import accidental_delete, drill, undo_recovery
+from runbooks.engine.consent import Consenting
+from runbooks.engine.plan import Verdict
+from runbooks.engine.step import AnyRunbook, Ended
+from runbooks.model.record import Record
+from runbooks.sandbox import incident
+from runbooks.sandbox.incident import Planted
+from tests.runbooks.ground import Facts
+
+YES = Consenting("tester", ask=lambda wanted: wanted)
+
+
+class Scenario(ABC):
+    """An incident on the shared stack. `prepare` makes a new one; its request is all that a process needs for it."""
+
+    runbook: AnyRunbook
+
+    @abstractmethod
+    def prepare(self, facts: Facts) -> Record: ...
+
+    @abstractmethod
+    def check(self, facts: Facts, ended: Ended) -> None:
+        """Assert the one right end state."""
+
+
+class DeletedRows(Scenario):
+    runbook = accidental_delete.RUNBOOK
+
+    def prepare(self, facts: Facts) -> accidental_delete.Request:
+        self.planted = struck(facts)
+        return accidental_delete.Request(at=self.planted.moment, tables=("clients",))
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        assert_recovered(facts, self.planted)
+        assert not {name for name in facts.branch_names() if name.startswith("bloom-dr-")}
+
+
+class UndoneRecovery(Scenario):
+    runbook = undo_recovery.RUNBOOK
+
+    def prepare(self, facts: Facts) -> undo_recovery.Request:
+        self.planted = struck(facts)
+        request = accidental_delete.Request(at=self.planted.moment, tables=("clients",))
+        ended = facts.engine().start(accidental_delete.RUNBOOK, request, facts.world(), YES)
+        assert_recovered(facts, self.planted)
+        with facts.session() as conn:
+            conn.execute(
+                "UPDATE clients SET phone = 'kept' WHERE id = (SELECT min(id) FROM clients WHERE email LIKE %s)",
+                (f"victim-%{self.planted.tag}",),
+            )
+        return undo_recovery.Request(recovery=str(ended.run_id))
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        # One client was changed since, so it stays, and so do the rows that it needs nothing of: only it is left.
+        assert ended.ending.verdict is Verdict.INCOMPLETE, ended.ending
+        with facts.session() as conn:
+            left = conn.execute(
+                "SELECT phone FROM clients WHERE email LIKE %s", (f"victim-%{self.planted.tag}",)
+            ).fetchall()
+            assert left == [("kept",)]
+            assert incident.bystander_is_there(conn, self.planted)
+
+
+class QuarterlyDrill(Scenario):
+    runbook = drill.RUNBOOK
+
+    def prepare(self, facts: Facts) -> drill.Request:
+        return drill.Request(clients=100)
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        report = json.loads((ended.folder / "drill.json").read_text())
+        assert [test["result"] for test in report["tests"]] == ["PASS"]
+        assert all(check["held"] for test in report["tests"] for check in test["checks"])
+        assert not list(drill.default_root().parent.glob(f"drill-{ended.run_id}*"))
+
+
+SCENARIOS: dict[str, type[Scenario]] = {
+    kind.runbook.name: kind for kind in (DeletedRows, UndoneRecovery, QuarterlyDrill)
+}
+
+
+def struck(facts: Facts) -> Planted:
+    """A new accident on production: planted, deleted, and somebody goes on working."""
+    with facts.session() as conn:
+        planted = incident.plant(conn)
+        incident.strike(conn, planted)
+        incident.after(conn, planted)
+    return planted
+
+
+def assert_recovered(facts: Facts, planted: Planted) -> None:
+    with facts.session() as conn:
+        assert incident.prints(conn, planted.tag) == planted.before
+        assert not incident.too_late_is_there(conn, planted)
+        assert incident.bystander_is_there(conn, planted)
+        booked = next(each.rows for each in planted.before if each.table == "reservations")
+        assert incident.mails(conn, planted) == booked
+

@@ -1,0 +1,116 @@
+"""Claims that hold for each runbook of the registry: any kill is survived, and no secret is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbooks.engine.runs import Runs
+from runbooks.engine.step import AnyRunbook
+from runbooks.model.run_id import RunId
+from runbooks.registry import RUNBOOKS
+from runbooks.sandbox.seed import seed
+from tests.runbooks.ground import ROOT, Facts, journal_text
+from tests.runbooks.scenarios import SCENARIOS, YES, Scenario
+from tests.stack import Stack, stack_root
+
+RUN = RunId.parse("20251203-143000-k7qx")
+each_runbook = pytest.mark.parametrize("book", RUNBOOKS, ids=lambda book: book.name)
+
+
+@pytest.fixture(scope="module")
+def seeded() -> Iterator[Stack]:
+    with stack_root() as root, Stack.start(root) as stack:
+        seed(Facts.of(stack, root).dsn(), clients=100)
+        yield stack
+
+
+@pytest.fixture
+def facts(seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+    with stack_root() as home:  # where a drill may put its own stack
+        monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
+        yield Facts.of(seeded, tmp_path / "runs")
+
+
+def scenario_of(book: AnyRunbook) -> Scenario:
+    return SCENARIOS[book.name]()
+
+
+def test_every_runbook_has_an_incident_to_be_tested_with() -> None:
+    assert set(SCENARIOS) == {book.name for book in RUNBOOKS}
+
+
+@each_runbook
+def test_carried_out_it_ends_well_and_a_second_resume_changes_nothing(book: AnyRunbook, facts: Facts) -> None:
+    scenario = scenario_of(book)
+    request = scenario.prepare(facts)
+    ended = facts.engine().start(book, request, facts.world(), YES, RUN)
+    scenario.check(facts, ended)
+    again = facts.engine().resume(book, RUN, facts.world(), YES)
+    assert again.ending == ended.ending
+    scenario.check(facts, again)
+
+
+@each_runbook
+def test_no_secret_is_written_into_the_runs_folder(book: AnyRunbook, facts: Facts) -> None:
+    request = scenario_of(book).prepare(facts)
+    facts.engine().start(book, request, facts.world(), YES, RUN)
+    told = journal_text(facts)
+    password = facts.dsn().password
+    assert password is not None
+    assert password.reveal() not in told
+    assert facts.api_key not in told
+    for path in Path(facts.runs).rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+
+
+def killed(facts: Facts, scenario: Scenario, kind: str, point: int, side: str) -> bool:
+    """Carry out the scenario's runbook in another process, killed at `point`; False if it ended before."""
+    order = {
+        "facts": dataclasses.asdict(facts), "scenario": scenario.runbook.name, "kind": kind, "point": point,
+        "side": side, "run_id": str(RUN), "request": scenario.prepare(facts).as_json(),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.runbooks.killed"], input=json.dumps(order), text=True, cwd=ROOT,
+        capture_output=True, env=os.environ, check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return False
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return True
+
+
+def resumed_well(facts: Facts, scenario: Scenario) -> None:
+    """Whatever the killed process left: going on with its run leads to the one right end."""
+    runs = Runs(Path(facts.runs))
+    if not runs.exists(RUN) or not runs.reading(RUN).entries:
+        return  # killed before the run's first line was durable: nothing had begun
+    ended = facts.engine().resume(scenario.runbook, RUN, facts.world(), YES)
+    scenario.check(facts, ended)
+
+
+@pytest.mark.long
+@each_runbook
+@pytest.mark.parametrize(("kind", "side"), [("journal", "before"), ("journal", "after"), ("call", "before"),
+                                            ("call", "after"), ("statement", "after")])  # fmt: skip
+def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
+    book: AnyRunbook, kind: str, side: str, seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = 0
+    while True:
+        point += 1
+        with stack_root() as home:
+            monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
+            facts, scenario = Facts.of(seeded, tmp_path / str(point)), scenario_of(book)
+            if not killed(facts, scenario, kind, point, side):
+                break
+            resumed_well(facts, scenario)
+    assert point > 3, "the points were not counted where the run touches the world"
