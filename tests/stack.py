@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from runbooks.model.moment import Moment
 from runbooks.sandbox.stack import Stack
 
 TIMEOUT = timedelta(seconds=60)
@@ -32,8 +34,13 @@ def until(condition: Callable[[], Any], *, limit: timedelta = TIMEOUT) -> Any:
 
 @contextmanager
 def stack_root() -> Iterator[Path]:
-    """A folder for a stack. Not below pytest's own: as root that one is closed to the account PostgreSQL runs as."""
-    root = Path(tempfile.mkdtemp(prefix="bloom-dr-test-"))
+    """A folder for a stack, in memory if there is room: a cluster is a thousand small files.
+
+    Not below pytest's own folder: as root that one is closed to the account PostgreSQL runs as.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 1024**3
+    root = Path(tempfile.mkdtemp(prefix="bloom-dr-test-", dir=memory if roomy else None))
     try:
         yield root
     finally:
@@ -121,3 +128,32 @@ def shared_stack() -> Iterator[Stack]:
     """One stack for all tests of a process that leave its first project as they found it, or make their own."""
     with stack_root() as root, Stack.start(root) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def steady_api() -> Iterator[Api]:
+    """The API of one stack for a whole file: its tests add what they need under names of their own."""
+    with stack_root() as root, Stack.start(root) as running, speaking_to(running) as speaking:
+        yield speaking
+
+
+class Clock:
+    """The time of a stack, moved by a test. PostgreSQL keeps to the real one."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> Moment:
+        return Moment.of(datetime.now(UTC) + self.ahead)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def clocked_api(clock: Clock) -> Iterator[Api]:
+    """The API of a new stack that takes the time from `clock`."""
+    with stack_root() as root, Stack.start(root, clock=clock) as running, speaking_to(running) as speaking:
+        yield speaking

@@ -44,9 +44,9 @@ class Stack:
     fsync is off: no real data belongs here.
     """
 
-    def __init__(self, root: Path, plane: Plane, api: Api, chores: Chores, closing: ExitStack) -> None:
+    def __init__(self, root: Path, plane: Plane, api: Api, closing: ExitStack) -> None:
         self.root = root
-        self._plane, self._api, self._chores, self._closing = plane, api, chores, closing
+        self.plane, self._api, self._closing = plane, api, closing
 
     @classmethod
     def start(cls, root: Path, *, clock: Clock = now) -> Stack:
@@ -80,7 +80,7 @@ class Stack:
             chores = Chores(plane)
             chores.start()
             closing.callback(chores.stop)
-            stack = cls(root, plane, api, chores, closing)
+            stack = cls(root, plane, api, closing)
             stack._write_facts()
             closing.callback((root / FACTS).unlink, missing_ok=True)
             stack._closing = closing.pop_all()
@@ -92,21 +92,21 @@ class Stack:
 
     @property
     def api_key(self) -> Secret:
-        return Secret(self._plane.ledger.state.api_key)
+        return Secret(self.plane.ledger.state.api_key)
 
     @property
     def project_id(self) -> str:
         """The project that was made with the stack."""
-        return self._plane.ledger.state.default_project or ""
+        return self.plane.ledger.state.default_project or ""
 
     @property
     def default_branch_id(self) -> str:
-        return self._plane.ledger.default_branch(self.project_id).id
+        return self.plane.ledger.default_branch(self.project_id).id
 
     def uri(self, branch_id: str | None = None, *, pooled: bool = False) -> Secret:
         """A connection string of the branch's first role and database, as the API's `connection_uri` gives it."""
-        branch = self._plane.ledger.get(Branch, branch_id or self.default_branch_id)
-        endpoint = self._plane.ledger.endpoint_of(branch)
+        branch = self.plane.ledger.get(Branch, branch_id or self.default_branch_id)
+        endpoint = self.plane.ledger.endpoint_of(branch)
         if endpoint is None:
             raise SandboxFault(
                 f"branch {branch.name} has no compute", safe="nothing was changed", next_step="make one by the API"
