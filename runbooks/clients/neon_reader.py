@@ -184,7 +184,7 @@ def _dsn(uri: str) -> Dsn:
             f"Neon's connection string cannot be used: {fault.happened}",
             safe="no connection was opened",
             next_step="check NEON_API_URL, then run it again",
-        ) from None  # the text holds a password
+        ) from fault
 
 
 def _elsewhere(where: str) -> WrongTarget:

@@ -215,8 +215,9 @@ def _record(kind: type[R], value: object, field: str) -> R:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in (field, *first["loc"]))
-        # The cause is dropped on purpose: values of an answer may be passwords.
-        raise _wrong(f"is not usable at {place}: {first['msg']}") from None
+        why = "not a time" if first["type"] == "value_error" else first["msg"]
+        # No cause, and no message of our own types: they quote the value, and values of an answer may be passwords.
+        raise _wrong(f"is not usable at {place}: {why}") from None
 
 
 def _wrong(what: str) -> NeonFault:

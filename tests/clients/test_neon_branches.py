@@ -158,6 +158,7 @@ def test_a_skipped_operation_counts_as_done_and_a_cancelled_one_does_not(fake: F
 
     fake.fail("POST", "/branches", ends("skipped"))
     make(fake)
+    assert not [one for one in fake.seen if "/operations/" in one.path]
     fake.fail("POST", "/branches", ends("cancelled"))
     with pytest.raises(NeonFault, match="ended as cancelled"):
         make(fake, name="another")

@@ -133,7 +133,7 @@ def test_a_service_that_cannot_be_reached_is_tried_until_the_deadline_also_for_a
 
 def test_a_service_that_sends_a_byte_now_and_then_does_not_hold_us_for_ever(fake: FakeNeon) -> None:
     def trickles(exchange: Exchange) -> None:
-        exchange.record(0, None)
+        exchange.cut()
         exchange.handler.send_response(200)
         exchange.handler.send_header("Content-Length", "1000000")
         exchange.handler.end_headers()
@@ -147,6 +147,13 @@ def test_a_service_that_sends_a_byte_now_and_then_does_not_hold_us_for_ever(fake
     fake.fail("GET", PROJECT, trickles)
     with pytest.raises(NeonFault, match="the answer has no end"):
         fake.neon().project()
+
+
+def test_each_request_has_a_connection_of_its_own(fake: FakeNeon) -> None:
+    """A kept connection that the server has closed meanwhile would look like a lost answer."""
+    for _ in range(5):
+        fake.neon().project()
+    assert len({one.port for one in fake.seen}) == 5
 
 
 # --- answers that cannot be right ------------------------------------------------------------------------------------
@@ -241,8 +248,9 @@ def test_the_key_is_in_no_log_progress_or_repr(fake: FakeNeon, caplog: pytest.Lo
         assert PASSWORD not in told
 
 
-def test_a_password_in_a_wrong_answer_is_not_quoted(fake: FakeNeon) -> None:
-    fake.fail("GET", "/branches/.*", gives(lambda _: {"branch": {"id": 7, "name": PASSWORD}}))
+@pytest.mark.parametrize("wrong", [{"id": 7, "name": PASSWORD}, {"created_at": PASSWORD}])
+def test_a_password_in_a_wrong_answer_is_not_quoted(fake: FakeNeon, wrong: Any) -> None:
+    fake.fail("GET", "/branches/.*", gives(lambda body: {"branch": body["branch"] | wrong}))
     with pytest.raises(NeonFault) as caught:
         fake.neon().branch("br-main-000001")
     assert PASSWORD not in everything_told(caught.value)

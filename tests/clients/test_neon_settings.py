@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,17 @@ from runbooks.clients.neon import Neon
 from runbooks.clients.neon_types import Branch
 from runbooks.model.errors import NeonFault, OutsideWindow, Refused, WrongTarget
 from runbooks.model.moment import Moment
-from tests.fakes.neon_http import FakeNeon, busy, cut_after, cut_before, gateway_after, gives, half_after, says
+from tests.fakes.neon_http import (
+    Exchange,
+    FakeNeon,
+    busy,
+    cut_after,
+    cut_before,
+    gateway_after,
+    gives,
+    half_after,
+    says,
+)
 from tests.fakes.neon_memory import MAIN, MAIN_ENDPOINT, NOON, PROJECT
 
 LOST = pytest.mark.parametrize(
@@ -79,7 +89,7 @@ def test_c24_protection_is_put_back_when_answers_are_lost(fake: FakeNeon, lost: 
 def test_c24_protection_is_put_back_when_lifting_it_seemed_to_fail(fake: FakeNeon) -> None:
     neon, main = protected_main(fake)
 
-    def lifts_and_refuses(exchange: Any) -> None:
+    def lifts_and_refuses(exchange: Exchange) -> None:
         exchange.happen()
         says(400, "odd")(exchange)
 
@@ -92,7 +102,7 @@ def test_c24_protection_is_put_back_when_lifting_it_seemed_to_fail(fake: FakeNeo
 def test_c24_protection_is_read_back_and_an_empty_yes_is_a_fault(fake: FakeNeon) -> None:
     neon, main = protected_main(fake)
 
-    def nods(exchange: Any) -> None:
+    def nods(exchange: Exchange) -> None:
         exchange.answer(200, {"branch": fake.branches[MAIN], "operations": []})
 
     with pytest.raises(NeonFault, match="the branch is still unprotected"), neon.unprotected(main):
@@ -166,6 +176,7 @@ def test_a_compute_is_disabled_and_enabled_when_answers_are_lost(fake: FakeNeon,
     endpoint = neon.endpoint(MAIN_ENDPOINT)
     fake.fail("PATCH", MAIN_ENDPOINT, lost)
     assert neon.disable_endpoint(endpoint).disabled
+    assert not any(fake.pending.values()), "sessions may live until the operations have finished"
     fake.fail("PATCH", MAIN_ENDPOINT, lost)
     assert not neon.enable_endpoint(endpoint).disabled
 
@@ -227,6 +238,36 @@ def test_a_snapshot_is_taken_once_and_deleted(fake: FakeNeon, lost: Any) -> None
     for _ in range(2):
         neon.delete_snapshot(made.id, name="forensic")
     assert neon.snapshots() == ()
+
+
+def test_a_slow_snapshot_is_not_taken_twice(fake: FakeNeon) -> None:
+    """Names of snapshots are not unique, so only a second look before sending again prevents it."""
+    late: list[Callable[[], Any]] = []
+
+    def is_slow(exchange: Exchange) -> None:
+        late.append(exchange.happen)
+        exchange.cut()
+
+    def sleep(seconds: float) -> None:
+        while late:
+            late.pop()()
+        fake.clock.sleep(seconds)
+
+    neon = fake.neon(sleep=sleep)
+    fake.fail("POST", "/snapshot", is_slow)
+    made = neon.create_snapshot(branch=neon.branch(MAIN), name="forensic")
+    assert list(fake.snapshots) == [made.id]
+
+
+def test_an_effect_is_looked_for_even_when_the_time_allowed_is_over(fake: FakeNeon) -> None:
+    def takes_an_hour(exchange: Exchange) -> None:
+        exchange.happen()
+        fake.clock.pass_by(3600)
+        exchange.cut()
+
+    neon = fake.neon()
+    fake.fail("POST", "/snapshot", takes_an_hour)
+    assert neon.create_snapshot(branch=neon.branch(MAIN), name="forensic").name == "forensic"
 
 
 def test_a_snapshot_name_of_another_branch_is_refused(fake: FakeNeon) -> None:

@@ -32,6 +32,8 @@ class Seen:
     key: str | None
     status: int
     reply: Any
+    port: int = 0
+    """The client's: one for each connection."""
 
 
 @dataclass
@@ -58,9 +60,10 @@ class Exchange:
 
     def cut(self) -> None:
         self.record(0, None)
+        self.handler.close_connection = True
 
     def half(self, reply: Any) -> None:
-        self.record(0, None)
+        self.cut()
         content = json.dumps(reply).encode()
         self.handler.send_response(200)
         self.handler.send_header("Content-Type", "application/json")
@@ -145,6 +148,8 @@ class FakeNeon(NeonMemory):
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections may be kept
+
             def handle_any(self) -> None:
                 fake._serve(self)
 
@@ -205,7 +210,9 @@ class FakeNeon(NeonMemory):
         exchange = Exchange(
             handler,
             happen=lambda: self.handle(method, path, query, body),
-            record=lambda status, reply: self.seen.append(Seen(method, path, query, body, key, status, reply)),
+            record=lambda status, reply: self.seen.append(
+                Seen(method, path, query, body, key, status, reply, handler.client_address[1])
+            ),
         )
         fault = self._next_fault(method, path)
         if fault is not None:
