@@ -64,7 +64,7 @@ class NeonSettings(NeonReader):
                 self._protect_again(before)
             except (BloomError, KeyboardInterrupt) as trouble:
                 warning = f"check now that branch {before.name} ({before.id}) is protected"
-                first.add_note(f"while cleaning up: {trouble or 'interrupted'}; {warning}")
+                first.add_note(f"while cleaning up: {str(trouble) or 'interrupted'}; {warning}")
             raise
         self._protect_again(before)
 
