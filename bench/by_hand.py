@@ -37,11 +37,14 @@ hot_standby = off
 END
 """
 
+UNTIL_WRITABLE = "until psql -h 127.0.0.1 -p %s -U admin bloom -c 'select 1' >/dev/null 2>&1; do sleep 0.05; done"
+
 BRANCH = f"""
 NEW=branch
 cp -a --reflink=auto base $NEW
 {RECOVERY.strip()}
 pg_ctl -D $NEW -w -t 600 -l log -o "-p $BRANCH_PORT -F -k ''" start >/dev/null
+{UNTIL_WRITABLE % "$BRANCH_PORT"}
 psql -h 127.0.0.1 -p $BRANCH_PORT -U admin bloom -Atc 'select count(*) from professionals'
 """
 
@@ -52,6 +55,7 @@ mv data old
 cp -a --reflink=auto base $NEW
 {RECOVERY.strip()}
 pg_ctl -D data -w -t 600 -l log -o "-p $PORT -F -k ''" start >/dev/null
+{UNTIL_WRITABLE % "$PORT"}
 """
 
 

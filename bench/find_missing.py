@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import venv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from bench.measure import Command, Measured, side_by_side
 from runbooks.clients import programs
 from runbooks.model.dsn import Dsn
 
+PROJECT = Path(__file__).parent.parent
 ROWS, FEW_ROWS = 5_000_000, 1_000_000
 RELADIFF = "reladiff[postgresql]==0.6.0"
 
@@ -30,9 +32,9 @@ psql "$BRANCH" -qc "drop table keys"
 def run(runs: int, say: Callable[[str], None]) -> tuple[Comparison, ...]:
     with folder() as place:
         with damaged(place, FEW_ROWS, say) as few:
-            (small,) = side_by_side([_ours(few, place)], runs=runs, say=say)
+            (small,) = side_by_side([_ours(few)], runs=runs, say=say)
         with damaged(place, ROWS, say) as data:
-            commands = [_ours(data, place), _pipe(data, place)]
+            commands = [_ours(data), _pipe(data, place)]
             reladiff = _reladiff(data, place, say)
             if reladiff:
                 commands.append(reladiff)
@@ -58,6 +60,17 @@ def _memory(ours: Measured, small: Measured) -> tuple[Target, ...]:
     return (
         Target("peak memory", 150, ours.peak_mib, " MiB"),
         Target(f"peak memory against that for {FEW_ROWS:,} rows", 1.1, ours.peak_mib / small.peak_mib),
+    )
+
+
+def _ours(data: Damaged) -> Command:
+    return Command(
+        "bloom-dr",
+        "the survey of `invoke recover.accidental-delete --tables visits`",
+        [sys.executable, "-m", "bench.ours", "missing"],
+        environment={"PRODUCTION": data.production.reveal_url(), "BRANCH": data.branch.reveal_url()},
+        folder=PROJECT,
+        check=lambda output: _same(data, map(int, output.split())),
     )
 
 

@@ -42,7 +42,7 @@ class Measured:
     shown: str
     seconds: tuple[float, ...]
     peak_mib: float | None
-    """Sum of the high-water marks of all processes of one run, the greatest of all runs: never too low."""
+    """The greatest sum of the high-water marks of all processes that ran at one time."""
 
     @property
     def median(self) -> float:
@@ -102,7 +102,7 @@ class Watch:
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
-        self._marks: dict[int, int] = {}
+        self._peak_kib = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -118,15 +118,12 @@ class Watch:
 
     @property
     def peak_mib(self) -> float | None:
-        return sum(self._marks.values()) / 1024 if self._marks else None
+        return self._peak_kib / 1024 or None
 
     def _run(self) -> None:
         assert self._pid is not None
         while True:
-            for pid in _family(self._pid):
-                mark = _high_water_kib(pid)
-                if mark:
-                    self._marks[pid] = max(mark, self._marks.get(pid, 0))
+            self._peak_kib = max(self._peak_kib, sum(map(_high_water_kib, _family(self._pid))))
             if self._stop.wait(0.05):
                 return
 
@@ -139,9 +136,9 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _high_water_kib(pid: int) -> int | None:
+def _high_water_kib(pid: int) -> int:
     found = re.search(r"^VmHWM:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")), re.MULTILINE)
-    return int(found[1]) if found else None
+    return int(found[1]) if found else 0
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+from psycopg import sql
+
 from runbooks.clients import postgres
 from runbooks.clients.neon import Neon
 from runbooks.model.dsn import Dsn
@@ -43,6 +45,23 @@ def branch(moment: str) -> None:
     print(_first_query(dsn, "select count(*) from public.professionals"))
 
 
+def missing() -> None:
+    """The whole survey of a row recovery: the lost rows, conflicts, what hangs on them; then the keys it found."""
+    from runbooks.rows.compose import scratch
+    from runbooks.rows.found import Request
+    from runbooks.rows.survey import survey
+
+    with _connected("PRODUCTION") as production, _connected("BRANCH") as branch:
+        (found,) = survey(production, branch, Request.parse(["public.visits"])).tables
+        keys = sql.SQL("select k1 from {} where state = 'missing'").format(scratch(found.keys_table))
+        for (key,) in branch.execute(keys):
+            print(key)
+
+
+def _connected(variable: str) -> postgres.Connection:
+    return postgres.connect(Dsn.parse(os.environ[variable]), application_name="bloom-dr bench")
+
+
 def _first_query(dsn: Dsn, query: str) -> object:
     with postgres.connect(dsn, application_name="bloom-dr bench") as conn:
         row = conn.execute(query.encode()).fetchone()
@@ -51,4 +70,4 @@ def _first_query(dsn: Dsn, query: str) -> object:
 
 
 if __name__ == "__main__":
-    {"up": up, "branch": branch}[sys.argv[1]](*sys.argv[2:])
+    {"up": up, "branch": branch, "missing": missing}[sys.argv[1]](*sys.argv[2:])

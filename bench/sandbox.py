@@ -117,7 +117,11 @@ def _branch(
         runs=runs,
         say=say,
     )
-    return Comparison(f"A branch of a {size} database at a past moment", ours, (theirs,))
+    note = (
+        "by hand replays little, from a base backup taken just before; the sandbox from the one it happened to take, and"
+        " its branch has a base backup of its own, so that it has branches in its turn"
+    )
+    return Comparison(f"A branch of a {size} database at a past moment", ours, (theirs,), notes=(note,))
 
 
 def _restore(

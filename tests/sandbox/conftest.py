@@ -28,7 +28,8 @@ def plain(admin: Dsn) -> Iterator[Dsn]:
     with connect(admin) as conn:
         conn.execute(sql.SQL("create role {} login password {}").format(role, sql.Literal(password)))
         conn.execute(sql.SQL("grant {} to current_user").format(role))
-        yield replace(admin, user=PLAIN, password=Secret(password))
+    yield replace(admin, user=PLAIN, password=Secret(password))
+    with connect(admin) as conn:
         conn.execute(sql.SQL("drop role {}").format(role))
 
 
