@@ -1,0 +1,41 @@
+"""What a recovery did, table by table. Written to the journal."""
+
+from __future__ import annotations
+
+from runbooks.rows.found import Conflict
+from runbooks.rows.names import TableName
+from runbooks.rows.sequences import SequenceMove
+from runbooks.rows.shape import Record
+
+
+class AppliedTable(Record):
+    name: TableName
+    asked: int
+    inserted: int
+    already_there: int
+    """By key: those the survey saw, and those that appeared since."""
+    conflicts: tuple[Conflict, ...]
+    """Those of the plan, and those that came up since."""
+
+    @property
+    def in_conflict(self) -> int:
+        return sum(conflict.count for conflict in self.conflicts)
+
+    @property
+    def adds_up(self) -> bool:
+        """Every row asked for is accounted for, once."""
+        return self.asked == self.inserted + self.already_there + self.in_conflict
+
+
+class Applied(Record):
+    run: str
+    xid: int | None
+    """The transaction (64 bits); None if there was nothing to insert."""
+    tables: tuple[AppliedTable, ...]
+    moves: tuple[SequenceMove, ...]
+    undo: str | None
+    """The undo file."""
+
+    @property
+    def inserted(self) -> int:
+        return sum(table.inserted for table in self.tables)

@@ -1,0 +1,188 @@
+"""The insert itself: set-based, and each row's fate known afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from runbooks.clients.postgres import Connection
+from runbooks.model.errors import ProofFailed
+from runbooks.rows.applied import AppliedTable
+from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
+from runbooks.rows.found import SHOWN, Conflict, FoundTable
+from runbooks.rows.shape import ForeignKey
+from runbooks.rows.stage import Staged
+from runbooks.rows.transaction import ROLLED_BACK
+
+INSERTED, THERE, ORPHAN, CONFLICT = "inserted", "there", "orphan", "conflict"
+
+_WHY = {
+    ORPHAN: "the row it points at was not there any more when it was to be inserted",
+    CONFLICT: "another row has one of its unique values now",
+}
+
+
+def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
+    """Insert the staged rows of tables that may point at each other, and note every row's fate.
+
+    One statement for the group: foreign keys are checked at its end, so circles and self references need no order and
+    no deferrable constraints.
+    """
+    while sum(_mark_orphans(conn, one, tie, group) for one in group for tie in one.table.target.parents):
+        pass
+    parts = sql.SQL(", ").join(_insert(one, number) for number, one in enumerate(group))
+    conn.execute(sql.SQL("WITH {} SELECT").format(parts))
+    for one in group:
+        _note_the_rest(conn, one)
+
+
+def _without_fate(one: Staged, alias: str) -> sql.Composed:
+    return sql.SQL("NOT EXISTS (SELECT FROM {} AS f WHERE {})").format(one.fates, _same(one, "f", alias))
+
+
+def _same(one: Staged, fate: str, row: str) -> sql.Composed:
+    """Our row of fates is the one of our staged row."""
+    return equal(fate, one.k, one.key.equals, row, one.staged(one.key.columns))
+
+
+def _in_table(one: Staged, table: str, row: str) -> sql.Composed:
+    """The table's row has the key of our staged row."""
+    return equal(table, one.key.columns, one.key.equals, row, one.staged(one.key.columns))
+
+
+def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequence[Staged]) -> int:
+    """Rows whose parent has been deleted since the plan, or did not get in: one of them would fail the whole insert."""
+    if not set(tie.child_columns) <= set(one.names):
+        return 0
+    columns = one.staged(tie.child_columns)
+    coming = [
+        sql.SQL("NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {})").format(
+            parent.rows,
+            equal("r", parent.staged(tie.parent_columns), tie.equals, "s", columns),
+            _without_fate(parent, "r"),
+        )
+        for parent in group
+        if parent.name == tie.parent and set(tie.parent_columns) <= set(parent.names)
+    ]
+    there = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
+        tie.parent.identifier, equal("p", tie.parent_columns, tie.equals, "s", columns)
+    )
+    return conn.execute(
+        sql.SQL("INSERT INTO {} SELECT {}, {} FROM {} AS s WHERE {}").format(
+            one.fates,
+            fields("s", one.staged(one.key.columns)),
+            ORPHAN,
+            one.rows,
+            sql.SQL(" AND ").join([_without_fate(one, "s"), all_set("s", columns), there, *coming]),
+        )
+    ).rowcount
+
+
+def _insert(one: Staged, number: int) -> sql.Composed:
+    written = tuple(column.name for column in one.columns if column.generated is None)
+    return sql.SQL(
+        "{put} AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+        " SELECT {values} FROM {rows} AS s WHERE {waiting} ON CONFLICT DO NOTHING RETURNING {key}),"
+        " {noted} AS (INSERT INTO {fates} SELECT {k}, {inserted} FROM {put} AS p)"
+    ).format(
+        put=sql.Identifier(f"put_{number}"),
+        table=one.name.identifier,
+        columns=fields(None, written),
+        values=fields("s", one.staged(written)),
+        rows=one.rows,
+        waiting=_without_fate(one, "s"),
+        key=fields(None, one.key.columns, renamed=one.k),
+        noted=sql.Identifier(f"noted_{number}"),
+        fates=one.fates,
+        k=fields("p", one.k),
+        inserted=INSERTED,
+    )
+
+
+def _note_the_rest(conn: Connection, one: Staged) -> None:
+    """What was not inserted is there by its key, or in the way of some other unique key."""
+    conn.execute(sql.SQL("ANALYZE {}").format(one.fates))
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO {} SELECT {}, CASE WHEN EXISTS (SELECT FROM {} AS t WHERE {}) THEN {} ELSE {} END"
+            " FROM {} AS s WHERE {}"
+        ).format(
+            one.fates,
+            fields("s", one.staged(one.key.columns)),
+            one.name.identifier,
+            _in_table(one, "t", "s"),
+            THERE,
+            CONFLICT,
+            one.rows,
+            _without_fate(one, "s"),
+        )
+    )
+
+
+def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...]) -> AppliedTable:
+    """The fates of one table's rows, added to what the plan knew."""
+    query = sql.SQL("SELECT fate, count(*), (array_agg({} ORDER BY {}))[:{}] FROM {} AS f GROUP BY fate")
+    fates = {
+        fate: (count, tuple(keys))
+        for fate, count, keys in conn.execute(query.format(row_text("f", one.k), fields("f", one.k), SHOWN, one.fates))
+    }
+    new = tuple(
+        Conflict(table=one.name, why=why, count=fates[fate][0], keys=fates[fate][1])
+        for fate, why in _WHY.items()
+        if fate in fates
+    )
+    counted = {fate: count for fate, (count, _) in fates.items()}
+    return account(one.table, counted.get(INSERTED, 0), counted.get(THERE, 0), (*planned, *new))
+
+
+def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Conflict, ...]) -> AppliedTable:
+    """ProofFailed if a row asked for is not accounted for."""
+    done = AppliedTable(
+        name=table.name,
+        asked=table.asked,
+        inserted=inserted,
+        already_there=table.already_there + appeared,
+        conflicts=conflicts,
+    )
+    if not done.adds_up:
+        raise ProofFailed(
+            f"of {done.asked} rows of {done.name} asked for, {done.inserted} were inserted, {done.already_there} were "
+            f"there already and {done.in_conflict} are in conflict, which does not add up",
+            safe=ROLLED_BACK,
+            next_step="run the same command again; if it fails again, report it with this message",
+        )
+    return done
+
+
+def prove_equal(conn: Connection, one: Staged, inserted: int) -> None:
+    """ProofFailed unless each inserted row, generated columns included, reads as it did on the branch."""
+    joined = sql.SQL("{} AS s JOIN {} AS f ON {} AND f.fate = {} JOIN {} AS t ON {}").format(
+        one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.name.identifier, same_key("f", one.key, "t")
+    )
+    row = conn.execute(
+        sql.SQL(
+            "SELECT count(*) FILTER (WHERE {} = {} AND t.xmin = pg_current_xact_id()::xid), count(*) FROM {}"
+        ).format(row_text("s", one.c), row_text("t", one.names), joined)
+    ).fetchone()
+    if row == (inserted, inserted):
+        return
+    changed = [
+        f"column {name} in {count} rows"
+        for name, c in zip(one.names, one.c, strict=True)
+        if (count := _differing(conn, joined, name, c))
+    ]
+    raise ProofFailed(
+        f"of {inserted} rows inserted into {one.name}, {row and row[0]} read as they did on the branch; "
+        f"different: {', '.join(changed) or 'some are not there'}",
+        safe=ROLLED_BACK,
+        next_step="a trigger or a generated column changed them; have the trigger switched off by its owner, then run "
+        "the same command again",
+    )
+
+
+def _differing(conn: Connection, joined: sql.Composed, name: str, c: str) -> int:
+    row = conn.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE {} <> {}").format(joined, row_text("s", (c,)), row_text("t", (name,)))
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,239 @@
+"""Find the missing rows on the branch: those asked for, and those that ON DELETE CASCADE took with them.
+
+The keys found stay in a table of ours on the branch, so that the plan and its execution mean the very same rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import LiteralString
+
+from psycopg import sql
+
+from runbooks.clients.postgres import Connection
+from runbooks.model.errors import NotFound, Refused
+from runbooks.rows import filters
+from runbooks.rows.catalog import describe
+from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
+from runbooks.rows.fit import check_recoverable
+from runbooks.rows.names import TableName
+from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
+from runbooks.rows.shape import ForeignKey, Table
+
+_SAFE = "production was only read"
+
+
+@dataclass(frozen=True)
+class Involved:
+    """A table whose rows are searched for; `found` on the branch has k1, k2, ..., state, why, round, cascaded."""
+
+    source: Table
+    target: Table
+    found_name: str
+    filter: sql.Identifier | None = None
+    """A view of the keys that were asked for; None for a table that only a cascade led to."""
+    matching: int = 0
+    """Rows on the branch in that view."""
+    whole: bool = False
+    """All rows of the table were asked for."""
+
+    @property
+    def found(self) -> sql.Identifier:
+        return scratch(self.found_name)
+
+    @property
+    def k(self) -> tuple[str, ...]:
+        return numbered(len(self.source.key.columns))
+
+
+@dataclass
+class Search:
+    """One search: its two sides, and the tables it has come across so far."""
+
+    branch: Connection
+    snapshot: Snapshot
+    progress: Callable[[str], None] | None = None
+    involved: dict[TableName, Involved] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def asked(self, names: tuple[TableName, ...], where: str | None) -> None:
+        """Find the rows asked for that production lacks. Checks all tables before it looks at the rows of any."""
+        pairs = [self._pair(name) for name in names]
+        for source, target in pairs:
+            check_recoverable(source, target)
+        for table in [self._asked_for(source, target, where) for source, target in pairs]:
+            assert table.filter is not None
+            keys = sql.SQL("SELECT {} FROM {} AS v").format(fields("v", table.k), table.filter)
+            lookup = by_key(table.source, table.target, table.target.key, keys)
+            with self.present(lookup, table.matching, f"keys of {table.target.name}") as present:
+                self.run(
+                    "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {v}, 'missing', 0, false"
+                    " FROM {filter} AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
+                    found=table.found,
+                    k=fields(None, table.k),
+                    v=fields("v", table.k),
+                    filter=table.filter,
+                    present=present,
+                    same=same_numbers("p", table.target.key, "v"),
+                )
+            self.run("ANALYZE {found}", found=table.found)
+
+    def _asked_for(self, source: Table, target: Table, where: str | None) -> Involved:
+        view = scratch(f"asked_{next(self._numbers)}")
+        filters.make_filter(self.branch, source, where, view)
+        matching = filters.count_matching(self.branch, source, view, where)
+        return self._involve(source, target, filter=view, matching=matching, whole=where is None)
+
+    def _involve(self, source: Table, target: Table, **more: object) -> Involved:
+        table = Involved(source, target, f"found_{next(self._numbers)}", **more)  # type: ignore[arg-type]
+        # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
+        self.run(
+            "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, NULL::text AS why, 0 AS round, false AS cascaded"
+            " FROM {source} AS t WHERE false",
+            found=table.found,
+            key=fields("t", source.key.columns, renamed=table.k),
+            source=source.name.identifier,
+        )
+        self.involved[target.name] = table
+        return table
+
+    def cascades(self) -> None:
+        """Find the rows that pointed at found rows through ON DELETE CASCADE, at any depth, and are missing too."""
+        for depth in itertools.count(1):
+            ties = [
+                (parent, tie)
+                for parent in list(self.involved.values())
+                for tie in parent.source.children
+                if tie.on_delete == "cascade"
+            ]
+            if not sum(self._cascade(parent, tie, depth) for parent, tie in ties):
+                return
+
+    def _cascade(self, parent: Involved, tie: ForeignKey, depth: int) -> int:
+        """Look at the children of the rows found one round before; how many were not looked at yet."""
+        child = self.involved.get(tie.child)
+        recent = sql.SQL("f.round = {}").format(depth - 1)
+        if child is None:
+            if not self.count_pointing(parent, tie, recent):
+                return 0
+            source, target = self._pair(tie.child)
+            check_recoverable(source, target, because=f"rows of it were deleted too, through foreign key {tie}; ")
+            child = self._involve(source, target)
+        if child.whole:
+            return 0
+        known = [table for table in (child.found, child.filter) if table]
+        unknown = [
+            sql.SQL("NOT EXISTS (SELECT FROM {} AS x WHERE {})").format(table, same_key("x", child.source.key, "c"))
+            for table in known
+        ]
+        query = self.pointing(parent, tie, child.source.key.columns, sql.SQL(" AND ").join([recent, *unknown]))
+        with self.candidates(query) as (rows, many):
+            if many:
+                self._sort_out(child, rows, many, depth)
+            return many
+
+    def _sort_out(self, child: Involved, rows: sql.Identifier, many: int, depth: int) -> None:
+        keys = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", child.k), rows)
+        lookup = by_key(child.source, child.target, child.target.key, keys)
+        with self.present(lookup, many, f"rows of {child.target.name} that a cascade deleted") as present:
+            self.run(
+                "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {c},"
+                " CASE WHEN EXISTS (SELECT FROM {present} AS p WHERE {same}) THEN 'there' ELSE 'missing' END,"
+                " {depth}, true FROM {rows} AS c",
+                found=child.found,
+                k=fields(None, child.k),
+                c=fields("c", child.k),
+                present=present,
+                same=same_numbers("p", child.target.key, "c"),
+                depth=sql.Literal(depth),
+                rows=rows,
+            )
+        self.run("ANALYZE {found}", found=child.found)
+
+    def pointing(
+        self, parent: Involved, tie: ForeignKey, columns: tuple[str, ...], condition: sql.Composable
+    ) -> sql.Composed:
+        """The rows `c` on the branch that point at missing rows `f` of `parent`: their `columns` as k1, k2, ..."""
+        return sql.SQL("SELECT {} FROM {}").format(
+            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition)
+        )
+
+    def count_pointing(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> int:
+        return self.count(self._joined(parent, tie, condition))
+
+    def _joined(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> sql.Composed:
+        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = 'missing' AND {}").format(
+            tie.child.identifier,
+            parent.source.name.identifier,
+            points_at("c", tie, "p"),
+            parent.found,
+            same_key("f", parent.source.key, "p"),
+            condition,
+        )
+
+    @contextmanager
+    def candidates(self, query: sql.Composed) -> Iterator[tuple[sql.Identifier, int]]:
+        """The rows of `query` in a table that lasts for the block, and how many they are."""
+        rows = scratch(f"candidates_{next(self._numbers)}")
+        cursor = self.run("CREATE UNLOGGED TABLE {rows} AS {query}", rows=rows, query=query)
+        yield rows, cursor
+        self.run("DROP TABLE {rows}", rows=rows)
+
+    @contextmanager
+    def present(self, lookup: Lookup, many: int, what: str) -> Iterator[sql.Identifier]:
+        """A table that lasts for the block, with those of the `many` candidates that production has."""
+        rows = scratch(f"present_{next(self._numbers)}")
+        progress = self.progress
+
+        def tell(done: int, expected: int) -> None:
+            if progress:
+                progress(f"{what}: {done:,} of about {max(done, expected):,}")
+
+        find_present(self.snapshot, self.branch, lookup, into=rows, many=many, progress=tell)
+        yield rows
+        self.run("DROP TABLE {rows}", rows=rows)
+
+    def pair(self, name: TableName) -> tuple[Table, Table | None]:
+        """A table as the branch has it, and as production has it, if it does."""
+        known = self.involved.get(name)
+        if known:
+            return known.source, known.target
+        source = describe(self.branch, name)
+        if source is None:
+            raise NotFound(
+                f"there is no table {name} on the branch",
+                safe=_SAFE,
+                next_step="choose an earlier or later moment, when the table existed",
+            )
+        return source, describe(self.snapshot.production, name)
+
+    def in_production(self, name: TableName) -> Table:
+        known = self.involved.get(name)
+        target = known.target if known else describe(self.snapshot.production, name)
+        if target is None:
+            raise NotFound(
+                f"there is no table {name} in production", safe=_SAFE, next_step="run the same command again"
+            )
+        return target
+
+    def _pair(self, name: TableName) -> tuple[Table, Table]:
+        source, target = self.pair(name)
+        if target is None:
+            raise Refused(
+                f"table {name} is not in production any more, or our role cannot see it",
+                safe=_SAFE,
+                next_step=f"bring the table itself back first (`pg_dump --schema-only --table '{name}'` on the branch "
+                "prints its definition), then run the same command again",
+            )
+        return source, target
+
+    def count(self, rows: sql.Composable) -> int:
+        row = self.branch.execute(sql.SQL("SELECT count(*) FROM {}").format(rows)).fetchone()
+        return int(row[0]) if row else 0
+
+    def run(self, text: LiteralString, **parts: sql.Composable | None) -> int:
+        """Run a statement on the branch; the number of rows it touched."""
+        return self.branch.execute(sql.SQL(text).format(**parts)).rowcount

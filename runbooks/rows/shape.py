@@ -1,0 +1,168 @@
+"""What the catalogs say of a table, as frozen records that go into the journal as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from psycopg import sql
+from pydantic import BaseModel, ConfigDict
+
+from runbooks.rows.names import TableName, shown
+
+
+class Record(BaseModel):
+    """Base of every record here: frozen, and closed against fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Operator(Record):
+    """An operator with its schema: found by name alone, `=` of citext would be the one of text."""
+
+    namespace: str
+    name: str
+
+    @property
+    def sql(self) -> sql.Composed:
+        # An operator's name is not an identifier and cannot be quoted; the server admits only these signs in one.
+        if set(self.name) - set("+-*/<>=~!@#%^&|`?"):
+            raise ValueError(f"{self.name!r} is no operator")
+        return sql.SQL("OPERATOR({}.{})").format(sql.Identifier(self.namespace), sql.SQL(self.name))
+
+
+class Column(Record):
+    name: str
+    type: str
+    """As `format_type` tells it, with schema and modifiers."""
+    type_schema: str
+    type_name: str
+    not_null: bool
+    has_default: bool
+    """A default, an identity, or a nullable domain's default: something fills it when it is left out."""
+    generated: str | None
+    """The expression of a generated column."""
+    identity: bool
+    parts: tuple[str, ...]
+    """What its type is made of: each enum label, composite field and domain base, as a sentence."""
+
+    @property
+    def type_identifier(self) -> sql.Identifier:
+        """The type without modifiers, to cast to."""
+        return sql.Identifier(self.type_schema, self.type_name)
+
+
+class UniqueKey(Record):
+    """A unique index or exclusion constraint."""
+
+    name: str
+    primary: bool
+    columns: tuple[str, ...]
+    """Empty if any part of it is an expression."""
+    equals: tuple[Operator, ...]
+    """The equality of each column; empty if one has none (exclusion, without overlaps)."""
+    partial: bool
+    immediate: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether "is this value taken" can be asked with a plain comparison."""
+        return bool(self.columns) and len(self.equals) == len(self.columns) and not self.partial
+
+
+class ForeignKey(Record):
+    name: str
+    child: TableName
+    child_columns: tuple[str, ...]
+    parent: TableName
+    parent_columns: tuple[str, ...]
+    equals: tuple[Operator, ...]
+    """parent column = child column, one for each pair."""
+    on_delete: Literal["no action", "restrict", "cascade", "set null", "set default"]
+    cleared: tuple[str, ...]
+    """The columns that SET NULL or SET DEFAULT touches."""
+    on_partition: bool
+    """Declared on a partition rather than on the partitioned table."""
+    period: bool
+    """Compares periods, not values."""
+
+    def __str__(self) -> str:
+        return f"{shown(self.name)} of {self.child}"
+
+
+class Trigger(Record):
+    """A trigger of the application that is enabled in an ordinary session."""
+
+    table: TableName
+    """The very relation it sits on: a partition has its own copy."""
+    name: str
+    fires: Literal["origin", "always"]
+    timing: Literal["before", "after", "instead of"]
+    events: tuple[Literal["insert", "update", "delete", "truncate"], ...]
+    level: Literal["row", "statement"]
+    function: str
+    ours: bool
+    """Whether our role may switch it off: it owns the table."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.table}.{shown(self.name)}"
+
+
+class Sequence(Record):
+    """A sequence that feeds a column: serial, identity, or a default with nextval."""
+
+    name: TableName
+    column: str
+    increment: int
+    least: int
+    greatest: int
+    cycles: bool
+    integers: bool
+    """Whether the column holds the sequence's numbers as they are."""
+    ours: bool
+
+
+class Table(Record):
+    name: TableName
+    oid: int
+    kind: str
+    """pg_class.relkind."""
+    unlogged: bool
+    temporary: bool
+    is_partition: bool
+    inherits: bool
+    has_rules: bool
+    hides_rows: bool
+    """Row level security applies to our role."""
+    owner: str
+    ours: bool
+    tree: tuple[int, ...]
+    """Oids of the table itself and of all its partitions."""
+    foreign_partitions: bool
+    privileges: tuple[Literal["select", "insert", "delete"], ...]
+    columns: tuple[Column, ...]
+    keys: tuple[UniqueKey, ...]
+    parents: tuple[ForeignKey, ...]
+    """Its own foreign keys."""
+    children: tuple[ForeignKey, ...]
+    """Foreign keys of other tables (or itself) that point here."""
+    triggers: tuple[Trigger, ...]
+    sequences: tuple[Sequence, ...]
+
+    @property
+    def primary(self) -> UniqueKey | None:
+        return next((key for key in self.keys if key.primary), None)
+
+    @property
+    def key(self) -> UniqueKey:
+        """The primary key of a table that was checked to have one."""
+        primary = self.primary
+        if primary is None:
+            raise ValueError(f"{self.name} has no primary key")
+        return primary
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def has(self, names: tuple[str, ...]) -> bool:
+        return {column.name for column in self.columns}.issuperset(names)

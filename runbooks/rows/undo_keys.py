@@ -1,0 +1,121 @@
+"""The rows of an undo file, looked up in production: still ours, changed by others since, or gone."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import sql
+
+from runbooks.clients.postgres import Connection, Outcome, outcome, prove
+from runbooks.model.errors import CouldNotVerify, NotFound, ProofFailed
+from runbooks.rows.catalog import describe
+from runbooks.rows.compose import fields, numbered, row_text, same_key
+from runbooks.rows.found import SHOWN
+from runbooks.rows.names import TableName
+from runbooks.rows.shape import Record, Table
+from runbooks.rows.undo_file import UndoHeader, read_rows
+
+_SAFE = "nothing was changed"
+
+
+class Listed(Record):
+    """Some rows: how many, and the first of their keys."""
+
+    count: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The keys of one table's inserted rows, in a temporary table of production's session: k1, k2, ..."""
+
+    table: Table
+    number: int
+
+    @property
+    def keys(self) -> sql.Identifier:
+        return sql.Identifier("pg_temp", f"bloom_undo_{self.number}")
+
+    @property
+    def k(self) -> tuple[str, ...]:
+        return numbered(len(self.table.key.columns))
+
+    def joined(self, how: str) -> sql.Composed:
+        """keys AS k, joined to the table's rows AS t."""
+        return sql.SQL("{} AS k {} {} AS t ON {}").format(
+            self.keys, sql.SQL(how), self.table.name.identifier, same_key("k", self.table.key, "t")
+        )
+
+
+def check_committed(conn: Connection, header: UndoHeader) -> None:
+    """The session is in the database the run wrote to, and its transaction was committed there.
+
+    WrongTarget (also after a restore in place: the transaction numbers begin anew there), ProofFailed, CouldNotVerify.
+    """
+    prove(conn, header.database)
+    how = outcome(conn, header.xid)
+    if how is Outcome.ABORTED:
+        raise ProofFailed(
+            f"transaction {header.xid} of run {header.run} was rolled back",
+            safe="production is as it was before the run",
+            next_step="run the recovery again",
+        )
+    if how is not Outcome.COMMITTED:
+        raise CouldNotVerify(
+            f"the server cannot say that transaction {header.xid} of run {header.run} was committed: it is {how}",
+            safe=_SAFE,
+            next_step="try again in a minute; if it was long ago, compare the rows by hand with the undo file",
+        )
+
+
+def load(conn: Connection, path: Path, header: UndoHeader) -> tuple[Kept, ...]:
+    """The file's keys in temporary tables, for the running transaction. NotFound if a table is gone."""
+    kept = tuple(_create(conn, entry.name, entry.key, number) for number, entry in enumerate(header.tables))
+    for number, rows in itertools.groupby(read_rows(path), key=lambda row: row[0]):
+        query = sql.SQL("COPY {} FROM STDIN").format(kept[number].keys)
+        with conn.cursor() as cursor, cursor.copy(query) as copy:
+            for _, key in rows:
+                copy.write_row(key)
+    for one in kept:
+        conn.execute(sql.SQL("ANALYZE {}").format(one.keys))
+    return kept
+
+
+def _create(conn: Connection, name: TableName, key: tuple[str, ...], number: int) -> Kept:
+    table = describe(conn, name)
+    if table is None or table.primary is None or table.primary.columns != key:
+        raise NotFound(
+            f"table {name} with primary key ({', '.join(key)}) does not exist any more",
+            safe=_SAFE,
+            next_step="it was altered after the run; compare the rows by hand with the undo file",
+        )
+    kept = Kept(table, number)
+    conn.execute(
+        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} AS t WHERE false").format(
+            kept.keys, fields("t", key, renamed=kept.k), name.identifier
+        )
+    )
+    return kept
+
+
+def ours(header: UndoHeader) -> sql.Composed:
+    """Row t is still as the run inserted it."""
+    return sql.SQL("t.xmin = {}::xid").format(header.xmin)
+
+
+def changed(conn: Connection, one: Kept, header: UndoHeader) -> Listed:
+    """Rows that are there, but were written by another transaction since."""
+    return _listed(conn, one, sql.SQL("{} WHERE NOT {}").format(one.joined("JOIN"), ours(header)))
+
+
+def gone(conn: Connection, one: Kept) -> Listed:
+    return _listed(conn, one, sql.SQL("{} WHERE t.xmin IS NULL").format(one.joined("LEFT JOIN")))
+
+
+def _listed(conn: Connection, one: Kept, rows: sql.Composed) -> Listed:
+    query = sql.SQL("SELECT count(*), coalesce((array_agg({} ORDER BY {}))[:{}], '{{}}') FROM {}")
+    row = conn.execute(query.format(row_text("k", one.k), fields("k", one.k), SHOWN, rows)).fetchone()
+    assert row is not None
+    return Listed(count=row[0], keys=tuple(row[1]))
