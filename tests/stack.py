@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from runbooks.model.moment import Moment
+from runbooks.sandbox.daemon import Running
 from runbooks.sandbox.stack import Stack
 
 TIMEOUT = timedelta(seconds=60)
@@ -98,7 +99,7 @@ class Api:
 
 
 @contextmanager
-def speaking_to(stack: Stack) -> Iterator[Api]:
+def speaking_to(stack: Stack | Running) -> Iterator[Api]:
     headers = {"Authorization": f"Bearer {stack.api_key.reveal()}"}
     with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60, trust_env=False) as client:
         yield Api(client, stack.project_id, stack.default_branch_id)

@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import socket
+import socketserver
 import uuid
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,10 +31,15 @@ class Api(ThreadingHTTPServer):
 
     def __init__(self, port: int, plane: Plane, key: str) -> None:
         """Raises OSError if the port is taken; 0 takes any."""
-        super().__init__((LOCALHOST, port), _Handler)
         self.plane = plane
         self.key = key
         self._open: set[socket.socket] = set()
+        super().__init__((LOCALHOST, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's question to the name service, which may take its time and whose answer nobody needs."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = LOCALHOST, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)

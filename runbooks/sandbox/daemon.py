@@ -90,8 +90,8 @@ def down(root: Path, *, delete: bool = False) -> None:
     """Stop the stack, if it runs; with `delete` remove its folder too. Safe to repeat. Raises SandboxFault."""
     root = root.absolute()
     until = time.monotonic() + DOWN_LIMIT.total_seconds()
-    told = None
-    while is_held(root):
+    told: int | None = None
+    while is_held(root) or (told is not None and _is_supervisor(told, root)):
         facts = _facts(root)
         if facts and facts.pid != told:
             _end(facts)
@@ -142,14 +142,18 @@ def _spawn(root: Path, log: Path) -> int:
 
 
 def _end(facts: Running) -> None:
-    command = command_line(facts.pid)
-    if MODULE not in command or str(facts.root) not in command:
+    if not _is_supervisor(facts.pid, facts.root):
         raise SandboxFault(
             f"the sandbox runs inside another program (process {facts.pid})",
             safe="nothing was changed",
             next_step="let that program end, then `invoke sandbox.status` shows what is left",
         )
     os.kill(facts.pid, signal.SIGTERM)
+
+
+def _is_supervisor(pid: int, root: Path) -> bool:
+    command = command_line(pid)
+    return MODULE in command and str(root) in command
 
 
 def _failed(how: str, log: Path) -> SandboxFault:

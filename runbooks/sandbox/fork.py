@@ -53,8 +53,7 @@ def fork(
 
     `point` lies within the source's history. `arrange` changes the new cluster before anybody can connect to it.
     """
-    if point is None or point != Point():
-        point = _pin(servers, source, point)
+    point = _pin(servers, source, point)
     base, until = history.choose(source, point)
     cluster = servers.new_cluster(source.project_id, timeline_id)
     copy_files(history.folder(servers.cluster(source.project_id, source.id), base), cluster.data, cluster.tools.account)
@@ -82,9 +81,8 @@ def _pin(servers: Servers, source: Timeline, point: Point | None) -> Point:
     """Make sure that the log has a later commit for recovery to stop at. A point past that commit is just before it."""
     with servers.awake(source) as server, server.connect() as session:
         before = history.mark(session)
-    if point is None or (point.at is not None and point.at >= before.at):
-        return Point(lsn=before.lsn)
-    return point
+    reaches_past = point is None or (point.at is not None and point.at >= before.at)
+    return Point(lsn=before.lsn) if reaches_past else point or Point()
 
 
 def _recovery(source: Cluster, until: Point) -> dict[str, str]:

@@ -72,16 +72,18 @@ def drop_database(session: psycopg.Connection[Any], name: str) -> None:
     session.execute(sql.SQL("drop database {} (force)").format(sql.Identifier(name)))
 
 
-def databases(session: psycopg.Connection[Any], known: Branch | None, now: Moment) -> tuple[Database, ...]:
+def databases(session: psycopg.Connection[Any], known: Branch, now: Moment) -> tuple[Database, ...]:
     """The databases of the server; one that the API did not know is dated `now`."""
     rows = session.execute(
         "select oid::bigint, datname, pg_get_userbyid(datdba) from pg_database "
         "where not datistemplate and datname <> 'postgres' order by oid"
     )
-    return tuple(
-        (known.database(name) if known else None) or Database(id=oid, name=name, owner_name=owner, created_at=now)
-        for oid, name, owner in rows
-    )
+    found = []
+    for oid, name, owner in rows:
+        before = known.database(name)
+        since = before.created_at if before else now
+        found.append(Database(id=oid, name=name, owner_name=owner, created_at=since))
+    return tuple(found)
 
 
 def roles(session: psycopg.Connection[Any], known: Iterable[Role], now: Moment) -> tuple[Role, ...]:

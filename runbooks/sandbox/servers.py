@@ -51,12 +51,11 @@ class Servers:
         if not is_free(endpoint.port):
             endpoint = self._ledger.change(endpoint, port=free_port())
         timeline = self._ledger.get(Timeline, branch.timeline_id)
-        server = self.cluster(timeline.project_id, timeline.id).start(
-            endpoint.port, self.settings(timeline, branch, endpoint)
-        )
+        cluster = self.cluster(timeline.project_id, timeline.id)
+        server = cluster.start(endpoint.port, self.settings(timeline, branch, endpoint)).wait()
         with self._lock:
-            self._running[branch.timeline_id] = server
-        return server.wait()
+            self._running[timeline.id] = server
+        return server
 
     def stop(self, timeline_id: str) -> None:
         """Safe to repeat."""
