@@ -128,7 +128,7 @@ def survey(run: Run[World], request: Request) -> Survey:
     postgres = programs.find("postgres")
     version = ".".join(str(part) for part in postgres.version)
     return Survey(
-        root=str(default_root().parent / f"drill-{run.id}"),
+        root=str(default_root().parent / f"bloom-dr-drill-{run.id}"),
         postgres=f"PostgreSQL {version} ({postgres.source})",
         objective=run.world.policy.objective(SCENARIO),
     )

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from invoke.context import Context
 from psycopg.conninfo import make_conninfo
@@ -51,7 +50,7 @@ class Desk:
             policy=policy,
             operator=operator,
             now=lambda: Moment.of(self.now()),
-            open_neon=lambda: _neon(environment, self.voice.say),
+            open_neon=lambda: _neon(environment, policy.local_timezone, self.voice.say),
             connect=connect,
         )
         self._engine = Engine(self.runs, self.voice, self.now, name, operator)
@@ -121,7 +120,7 @@ def _environment(policy: Policy, name: str) -> Environment:
     return policy.environment(name)
 
 
-def _neon(environment: Environment, say: Callable[[str], None]) -> Neon:
+def _neon(environment: Environment, zone: str, say: Callable[[str], None]) -> Neon:
     if environment.sandbox:
         stack = daemon.status(daemon.default_root()).running
         if stack is None:
@@ -130,6 +129,6 @@ def _neon(environment: Environment, say: Callable[[str], None]) -> Neon:
                 safe="nothing was started",
                 next_step="invoke sandbox.up (or name another environment with --env)",
             )
-        return Neon(api=stack.api_url, key=stack.api_key, project_id=stack.project_id, progress=say)
-    key: Any = Secret(environment.api_key(os.environ))
-    return Neon(api=environment.api, key=key, project_id=environment.project, progress=say)
+        return Neon(api=stack.api_url, key=stack.api_key, project_id=stack.project_id, zone=zone, progress=say)
+    key = Secret(environment.api_key(os.environ))
+    return Neon(api=environment.api, key=key, project_id=environment.project, zone=zone, progress=say)

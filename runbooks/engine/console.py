@@ -11,7 +11,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from rich.console import Console as Terminal
-from rich.panel import Panel
 from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
@@ -34,7 +33,7 @@ class Console:
     """Speaks on stderr. On a terminal progress is one line, rewritten; elsewhere at most one line in two seconds."""
 
     def __init__(self, zone: str, *, terminal: Terminal | None = None, clock: Callable[[], float] = time.monotonic):
-        self._out = terminal or Terminal(stderr=True, highlight=False, soft_wrap=True)
+        self._out = terminal or Terminal(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
         self._zone = ZoneInfo(zone)
         self._clock = clock
         self._status: Status | None = None
@@ -59,17 +58,18 @@ class Console:
 
     def preview(self, preview: Preview, digest: str) -> None:
         self._rest()
-        self._out.print()
-        self._out.print(Panel(Text(preview.target, style="bold"), title=Text(preview.title), title_align="left"))
+        self._line("")
+        self._line(preview.title, "bold underline")
+        self._line(preview.target, "bold")
         for name, value in preview.facts:
-            self._out.print(Text.assemble((f"  {name:<26}", "dim"), value))
+            self._fact(name, value)
         for table in preview.tables:
             self._grid(table)
         for warning in preview.warnings:
             self._line(f"  ! {warning}", "yellow")
-        self._out.print(Text.assemble((f"  {'undo':<26}", "dim"), preview.undo))
-        self._out.print(Text.assemble((f"  {'plan':<26}", "dim"), digest))
-        self._out.print()
+        self._fact("undo", preview.undo)
+        self._fact("plan", digest)
+        self._line("")
 
     def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None:
         self._rest()
@@ -92,7 +92,7 @@ class Console:
         colour = "bold green" if ending.verdict is Verdict.PROVED else "bold red"
         self._line(f"{ending.verdict.upper()}  {ending.summary}", colour)
         for name, value in ending.facts:
-            self._out.print(Text.assemble((f"  {name:<26}", "dim"), value))
+            self._fact(name, value)
         for item in ending.left_open:
             self._line(f"  open: {item}", "yellow")
 
@@ -111,14 +111,17 @@ class Console:
         return sys.stdin.readline().strip()
 
     def _line(self, text: str, style: str = "") -> None:
-        self._out.print(Text(text, style=style))
+        self._out.print(Text(text, style=style), soft_wrap=True)
+
+    def _fact(self, name: str, value: str) -> None:
+        self._out.print(Text.assemble((f"  {name:<26}", "dim"), value), soft_wrap=True)
 
     def _grid(self, table: Table) -> None:
         grid = Grid(title=Text(table.title), title_justify="left", box=None, pad_edge=True, header_style="dim")
         for head in table.head:
-            grid.add_column(Text(head), overflow="fold")
+            grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
         for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in row))
+            grid.add_row(*(Text(" ".join(cell.splitlines())) for cell in row))
         self._out.print(grid)
 
     def _watch(self) -> None:

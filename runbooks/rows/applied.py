@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from runbooks.model.record import Record
 from runbooks.rows.found import Conflict
 from runbooks.rows.names import TableName
 from runbooks.rows.sequences import SequenceMove
-from runbooks.rows.shape import Record
 
 
 class AppliedTable(Record):

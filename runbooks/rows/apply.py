@@ -41,14 +41,14 @@ def apply(
     *,
     run_id: RunId | str,
     undo_path: Path,
-    before_commit: Callable[[int], None],
+    before_commit: Callable[[Applied], None],
     progress: Callable[[str], None] | None = None,
 ) -> Applied:
     """Insert the rows of `plan`. Every proof that can be had before COMMIT is had, or everything is rolled back.
 
     `production` and `branch` are sessions outside a transaction; the caller holds the recovery lock. When the undo file
-    is on disk and nothing but COMMIT is left, `before_commit` is given the transaction's id (64 bits): write it down,
-    and a run that was killed afterwards learns from `outcome(conn, xid)` whether it was committed. Safe to repeat:
+    is on disk and nothing but COMMIT is left, `before_commit` is given the result: write it down, and a run that was
+    killed afterwards learns from `outcome(conn, applied.xid)` whether it came true. Safe to repeat:
     rows that are there already stay as they are.
 
     Raises WrongTarget, Refused (keys or tables are not as planned, or the undo file of a committed run is in the way),
@@ -68,9 +68,10 @@ def apply(
                 staged = _stage(production, branch, plan, progress)
             done, moves = _write(production, plan, staged, watch)
             xid = _write_undo(production, staged, done, str(run_id), undo_path)
-            before_commit(xid)
+            applied = Applied(run=str(run_id), xid=xid, tables=done, moves=moves, undo=str(undo_path))
+            before_commit(applied)
             commit(production, xid)
-    return Applied(run=str(run_id), xid=xid, tables=done, moves=moves, undo=str(undo_path))
+    return applied
 
 
 def _check_keys(branch: Connection, plan: Plan) -> None:

@@ -55,8 +55,9 @@ def count_matching(branch: Connection, table: Table, view: sql.Identifier, where
         branch.execute("SET TRANSACTION READ ONLY")
         try:
             row = branch.execute(sql.SQL("SELECT count(*) FROM {}").format(view)).fetchone()
-        except (psycopg.DataError, psycopg.errors.FeatureNotSupported, psycopg.errors.ReadOnlySqlTransaction) as error:
-            if where is None:
+        except psycopg.Error as error:
+            # Of an error while it is evaluated, only what says nothing about the condition is not its fault.
+            if where is None or isinstance(error, psycopg.OperationalError) or error.sqlstate == "42501":
                 raise
             raise _refusal(table, where, said(error)) from error
     return int(row[0]) if row else 0

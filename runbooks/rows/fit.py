@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runbooks.model.errors import Refused
-from runbooks.rows.shape import Column, Record, Table
+from runbooks.model.record import Record
+from runbooks.rows.shape import Column, Table
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from runbooks.clients.postgres import Identity
+from runbooks.model.record import Record
 from runbooks.rows.fit import Difference
 from runbooks.rows.names import AskedName, TableName
 from runbooks.rows.sequences import SequenceNeed
-from runbooks.rows.shape import Record, Table
+from runbooks.rows.shape import Table
 
 SHOWN = 20
 """So many keys of a list are spelled out; the count is always whole."""

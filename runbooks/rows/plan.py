@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from runbooks.model.errors import Refused, UsageFault
+from runbooks.model.record import Record
 from runbooks.rows.found import Found, FoundTable
 from runbooks.rows.names import TableName
-from runbooks.rows.shape import Record, Table, Trigger
+from runbooks.rows.shape import Table, Trigger
 
 _SAFE = "nothing was written to production"
 

@@ -10,12 +10,12 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, prove, prove_apart, translated
 from runbooks.model.errors import LocalFault
+from runbooks.model.record import Record
 from runbooks.rows.applied import Applied, AppliedTable
 from runbooks.rows.compose import fields, row_text, same_key
 from runbooks.rows.fit import common_columns
 from runbooks.rows.found import SHOWN, FoundTable
 from runbooks.rows.plan import Plan
-from runbooks.rows.shape import Record
 from runbooks.rows.transaction import comparing
 from runbooks.rows.undo_file import UndoHeader, read_header
 from runbooks.rows.undo_keys import Kept, Listed, changed, check_committed, gone, load, ours

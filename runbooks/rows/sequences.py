@@ -5,8 +5,9 @@ from __future__ import annotations
 from psycopg import sql
 
 from runbooks.clients.postgres import Connection
+from runbooks.model.record import Record
 from runbooks.rows.names import TableName
-from runbooks.rows.shape import Record, Sequence
+from runbooks.rows.shape import Sequence
 
 
 class SequenceNeed(Record):

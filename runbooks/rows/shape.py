@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from psycopg import sql
-from pydantic import BaseModel, ConfigDict
 
+from runbooks.model.record import Record
 from runbooks.rows.names import TableName, shown
-
-
-class Record(BaseModel):
-    """Base of every record here: frozen, and closed against fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Operator(Record):

@@ -9,12 +9,13 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, Identity, translated
 from runbooks.model.errors import Refused
+from runbooks.model.record import Record
 from runbooks.rows import triggers
 from runbooks.rows.changes import Watch
 from runbooks.rows.compose import fields, points_at, same_key, same_numbers
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import insert_order, sort_triggers
-from runbooks.rows.shape import ForeignKey, Record, Table, Trigger
+from runbooks.rows.shape import ForeignKey, Table, Trigger
 from runbooks.rows.transaction import (
     ROLLED_BACK,
     check_unchanged,
@@ -104,7 +105,7 @@ def _look(production: Connection, one: Kept, header: UndoHeader) -> UndoneTable:
 
 
 def apply_undo(
-    production: Connection, plan: UndoPlan, *, undo_path: Path, before_commit: Callable[[int], None]
+    production: Connection, plan: UndoPlan, *, undo_path: Path, before_commit: Callable[[Undone], None]
 ) -> Undone:
     """Delete the rows of `plan` that still are as the run inserted them; all in one transaction, or nothing.
 
@@ -126,9 +127,10 @@ def apply_undo(
         done = _delete(production, plan, undo_path, header)
         watch.prove_only({table.target.oid: (0, 0, table.rows) for table in done})
         xid = current_xid(production)
-        before_commit(xid)
+        undone = Undone(run=plan.run, xid=xid, tables=done)
+        before_commit(undone)
         commit(production, xid)
-    return Undone(run=plan.run, xid=xid, tables=done)
+    return undone
 
 
 def _delete(production: Connection, plan: UndoPlan, undo_path: Path, header: UndoHeader) -> tuple[UndoneTable, ...]:

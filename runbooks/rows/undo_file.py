@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from runbooks.clients.postgres import Identity
 from runbooks.model.errors import LocalFault
+from runbooks.model.record import Record
 from runbooks.rows.names import TableName
-from runbooks.rows.shape import Record
 
 FORMAT = "bloom-dr undo 1"
 

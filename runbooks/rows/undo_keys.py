@@ -10,11 +10,12 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, Outcome, outcome, prove
 from runbooks.model.errors import CouldNotVerify, NotFound, ProofFailed
+from runbooks.model.record import Record
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, row_text, same_key
 from runbooks.rows.found import SHOWN
 from runbooks.rows.names import TableName
-from runbooks.rows.shape import Record, Table
+from runbooks.rows.shape import Table
 from runbooks.rows.undo_file import UndoHeader, read_rows
 
 _SAFE = "nothing was changed"

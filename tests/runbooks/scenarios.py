@@ -80,7 +80,7 @@ class QuarterlyDrill(Scenario):
         report = json.loads((ended.folder / "drill.json").read_text())
         assert [test["result"] for test in report["tests"]] == ["PASS"]
         assert all(check["held"] for test in report["tests"] for check in test["checks"])
-        assert not list(drill.default_root().parent.glob(f"drill-{ended.run_id}*"))
+        assert not list(drill.default_root().parent.glob(f"bloom-dr-drill-{ended.run_id}*"))
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

@@ -1,0 +1,473 @@
+"""Rows were deleted at a known moment: bring them back from a branch of the past, exactly.
+
+Survey: one short-lived branch at the moment, production's keys compared with it. Plan: which rows come back, which do
+not and why. Execute: one transaction on production, proved before it commits. Prove: read back afterwards. Nothing that
+exists now is overwritten; a second run inserts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+
+from runbooks.clients.neon_types import Branch, BranchAt
+from runbooks.clients.postgres import Connection, Expected, Identity, Outcome, outcome, prove
+from runbooks.clients.postgres_lock import hold_lock
+from runbooks.clients.world import World
+from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
+from runbooks.engine.step import Effect, Run, Runbook, Running, Step
+from runbooks.model.dsn import Dsn, same_database
+from runbooks.model.errors import BloomError, Refused, UsageFault, WrongTarget
+from runbooks.model.moment import Moment
+from runbooks.model.record import Record
+from runbooks.rows.applied import Applied
+from runbooks.rows.apply import apply
+from runbooks.rows.catalog import resolve
+from runbooks.rows.found import Conflict, Found, FoundTable
+from runbooks.rows.found import Request as RowsWanted
+from runbooks.rows.plan import Plan as RowsPlan
+from runbooks.rows.plan import make_plan
+from runbooks.rows.proof import Proof, prove_recovery
+from runbooks.rows.survey import survey as survey_rows
+
+UNDO_FILE = "undo.jsonl"
+QUIET = timedelta(minutes=1)
+"""A last commit earlier than this before the asked moment is worth a word."""
+
+
+class Request(Record):
+    """What the operator asked for."""
+
+    at: Moment
+    tables: tuple[str, ...]
+    where: str | None = None
+    database: str | None = None
+    accept_triggers: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, at: str, tables: str, where: str, database: str, accept_triggers: str, *, now: datetime) -> Request:
+        """From the command line. Raises UsageFault."""
+        if not at or not tables.strip():
+            raise UsageFault(
+                "a recovery needs a moment and tables",
+                safe="nothing was started",
+                next_step="invoke recover.accidental-delete --at '2025-12-03 14:30 America/Mexico_City' --tables a,b",
+            )
+        wanted = RowsWanted.parse(_split(tables), where or None)
+        return cls(
+            at=Moment.parse(at, now=now),
+            tables=tuple(str(name) for name in wanted.tables),
+            where=wanted.where,
+            database=database or None,
+            accept_triggers=_split(accept_triggers),
+        )
+
+
+class Survey(Record):
+    """What was found, before anything in production is changed."""
+
+    project: str
+    target: Identity
+    target_branch: str
+    target_branch_name: str
+    history_begins: Moment
+    history_retention: timedelta
+    """What the project keeps, as Neon says."""
+    promised_window: timedelta
+    past_branch: str
+    past_branch_name: str
+    past_expires: Moment
+    resolved: Moment | None
+    """The last commit that the branch holds; None if Neon did not say."""
+    found: Found
+    zone: str
+
+
+class RecoveryPlan(Plan):
+    at: Moment
+    survey: Survey
+    recovery: RowsPlan
+
+    @property
+    def rows(self) -> int:
+        return self.recovery.rows
+
+    def confirmation(self) -> str | None:
+        """Branch, database and number of rows; None if no row is missing, as then nothing is changed."""
+        target = self.survey.target
+        return f"{self.survey.target_branch}/{target.database}/{self.rows}" if self.rows else None
+
+    def preview(self) -> Preview:
+        survey, found = self.survey, self.recovery.found
+        resolved = "Neon did not say" if survey.resolved is None else survey.resolved.both(survey.zone)
+        return Preview(
+            title="bring back deleted rows",
+            target=f"{self.rows:,} rows into database {survey.target.database} of branch {survey.target_branch_name} "
+            f"({survey.target_branch}), project {survey.project}",
+            facts=(
+                ("state of", self.at.both(survey.zone)),
+                ("last commit in it", resolved),
+                ("history reaches back to", survey.history_begins.both(survey.zone)),
+                ("read from branch", f"{survey.past_branch_name}, expires {survey.past_expires.both(survey.zone)}"),
+                ("condition", found.where or "none: every missing row of the named tables"),
+            ),
+            tables=tuple(_tables(found)),
+            warnings=tuple(_warnings(self)),
+            undo="invoke recover.undo with this run's id deletes exactly these rows again, unless changed since",
+        )
+
+
+class WrittenBack(Record):
+    """What the transaction on production did."""
+
+    applied: Applied
+
+
+class ProvedRows(Record):
+    proof: Proof
+
+
+class BranchRemoved(Record):
+    branch: str
+
+
+def survey(run: Run[World], request: Request) -> Survey:
+    """Reads production; makes the one branch that a preview may make, and removes it again if the survey fails."""
+    world = run.world
+    now = world.now()
+    target = world.target_branch()
+    window = world.neon.window(target, now)
+    window.check(request.at)
+    database = request.database or world.environment.database
+    dsn = world.neon.connection(branch=target, database=database, role=world.environment.role)
+    with closing(_open(world, dsn, f"survey {run.id}", run)) as production:
+        here = prove(production, Expected(database=database, project_id=target.project_id, branch_id=target.id))
+        wanted = RowsWanted.parse(request.tables, request.where)
+        resolve(production, wanted.tables)  # a misspelt name must not cost a branch
+        past = _past(run, request, target, now)
+        try:
+            found = _compare(run, production, dsn, past, database, wanted)
+        except BaseException as error:
+            _remove_after(error, world, past)
+            raise
+    return Survey(
+        project=target.project_id,
+        target=here,
+        target_branch=target.id,
+        target_branch_name=target.name,
+        history_begins=window.earliest,
+        history_retention=world.neon.project().history_retention,
+        promised_window=world.environment.promised_window,
+        past_branch=past.branch.id,
+        past_branch_name=past.branch.name,
+        past_expires=_expiry(past, now, world),
+        resolved=past.resolved,
+        found=found,
+        zone=world.policy.local_timezone,
+    )
+
+
+def plan(request: Request, survey: Survey) -> RecoveryPlan:
+    """Pure. Raises Refused if a trigger would fire that can neither be kept quiet nor was accepted by name."""
+    recovery = make_plan(survey.found, accept_triggers=request.accept_triggers)
+    return RecoveryPlan(at=request.at, survey=survey, recovery=recovery)
+
+
+@contextmanager
+def locked(run: Run[World], plan: RecoveryPlan) -> Iterator[Connection]:
+    """Production's session, proved to be the surveyed database, holding its recovery lock."""
+    survey = plan.survey
+    with production_session(run, survey, f"{run.id} {run.world.operator}") as production:
+        with hold_lock(production, run.id, run.world.operator, zone=survey.zone, progress=run.tell):
+            yield production
+
+
+def _write_back(running: Running[World, RecoveryPlan]) -> WrittenBack:
+    with _past_session(running) as branch:
+        applied = apply(
+            running.held,
+            branch,
+            running.plan.recovery,
+            run_id=running.id,
+            undo_path=running.folder / UNDO_FILE,
+            before_commit=lambda ready: running.note(ready.as_json()),
+            progress=running.tell,
+        )
+    return WrittenBack(applied=applied)
+
+
+def _is_written_back(running: Running[World, RecoveryPlan]) -> WrittenBack | None:
+    """A killed run knows by the transaction's id, journalled before the commit, whether it was committed."""
+    for note in reversed(running.notes):
+        ready = Applied.model_validate(note)
+        assert ready.xid is not None  # only a transaction is noted
+        match outcome(running.held, ready.xid):
+            case Outcome.COMMITTED:
+                return WrittenBack(applied=ready)
+            case Outcome.ABORTED:
+                continue
+            case unclear:
+                raise Refused(
+                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
+                    safe="nothing was written a second time",
+                    next_step="look whether the rows are there; then start a new run, which inserts only missing rows",
+                )
+    return None
+
+
+def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
+    """In sessions of its own: what others can read."""
+    survey = running.plan.survey
+    with production_session(running, survey, f"proof {running.id}") as production, _past_session(running) as branch:
+        proof = prove_recovery(production, branch, running.plan.recovery, running.result(WRITE_BACK).applied)
+    return ProvedRows(proof=proof)
+
+
+def _remove_branch(running: Running[World, RecoveryPlan]) -> BranchRemoved:
+    survey = running.plan.survey
+    running.world.neon.remove_branch(survey.past_branch, name=survey.past_branch_name)
+    return BranchRemoved(branch=survey.past_branch)
+
+
+WRITE_BACK: Step[World, RecoveryPlan, WrittenBack] = Step(
+    name="write-rows-back",
+    effect=Effect.CREATES,
+    why="one transaction, parents first; it commits only if the rows equal the past's and nothing else changed",
+    by_hand="copy the rows by hand from the branch of the past, which stays until it expires",
+    deadline=timedelta(hours=2),
+    result=WrittenBack,
+    run=_write_back,
+    done=_is_written_back,
+    repeatable=False,
+)
+PROVE: Step[World, RecoveryPlan, ProvedRows] = Step(
+    name="prove-rows",
+    effect=Effect.READS,
+    why="what counts is what others can read after the commit; the branch of the past is still there to compare with",
+    by_hand="compare the rows named in the undo file with the branch of the past",
+    deadline=timedelta(hours=1),
+    result=ProvedRows,
+    run=_prove,
+)
+REMOVE_BRANCH: Step[World, RecoveryPlan, BranchRemoved] = Step(
+    name="remove-branch",
+    effect=Effect.DESTROYS,
+    why="only the branch that this run made, by id and exact name; last, as everything was proved by it",
+    by_hand="delete the branch named bloom-dr-RUN_ID in the Neon console, or let it expire",
+    deadline=timedelta(minutes=10),
+    result=BranchRemoved,
+    run=_remove_branch,
+)
+
+
+def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
+    """PROVED only if every row asked for is there, equal to the past's, and nothing the delete did is left."""
+    written, proved = results[WRITE_BACK.name], results[PROVE.name]
+    assert isinstance(written, WrittenBack)
+    assert isinstance(proved, ProvedRows)
+    applied, proof = written.applied, proved.proof
+    conflicts = tuple(conflict for table in applied.tables for conflict in table.conflicts)
+    left_open = (*_conflicts(conflicts), *_cut_loose(plan.recovery.found), *_differing(proof))
+    verdict = Verdict.INCOMPLETE if left_open else Verdict.PROVED
+    if proof.verdict != "passed":
+        verdict = Verdict.FAILED
+    there = sum(table.already_there for table in applied.tables)
+    state = f"the state of {plan.at.both(plan.survey.zone)}"
+    summary = (
+        f"{applied.inserted:,} rows are back and equal to {state}"
+        if applied.inserted
+        else f"nothing was changed: of the rows asked for, {there:,} are there and none could be inserted"
+    )
+    return Ending(
+        verdict=verdict,
+        summary=summary,
+        facts=(
+            ("rows inserted", f"{applied.inserted:,}"),
+            ("already there", f"{there:,}"),
+            ("proved after commit", f"{proof.proved:,}"),
+            ("changed by others since", f"{proof.changed_since:,}"),
+        ),
+        left_open=left_open,
+    )
+
+
+RUNBOOK: Runbook[World, Request, Survey, RecoveryPlan] = Runbook(
+    name="recover.accidental-delete",
+    symptom="rows are missing: deleted by a person, a bug or a migration",
+    may_be_lost="what was written to these rows after the chosen moment",
+    takes="minutes; most of it is reading the preview",
+    request=Request,
+    survey_type=Survey,
+    plan_type=RecoveryPlan,
+    survey=survey,
+    plan=plan,
+    steps=(WRITE_BACK, PROVE, REMOVE_BRANCH),
+    ending=ending,
+    guard=locked,
+    page="accidental-delete",
+)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """Comma-separated names; a comma inside double quotes belongs to the name."""
+    parts, quoted = [""], False
+    for sign in text:
+        quoted ^= sign == '"'
+        if sign == "," and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _open(world: World, dsn: Dsn, name: str, run: Run[World]) -> Connection:
+    limits = world.policy.recovery
+    return world.connect(
+        dsn,
+        application_name=f"bloom-dr {name}",
+        wait=limits.connect_wait,
+        progress=run.tell,
+        lock_timeout=f"{limits.lock_timeout.total_seconds():.0f}s",
+        statement_timeout=f"{limits.statement_timeout.total_seconds():.0f}s",
+    )
+
+
+def _past(run: Run[World], request: Request, target: Branch, now: Moment) -> BranchAt:
+    world = run.world
+    return world.neon.branch_at(
+        parent=target,
+        moment=request.at,
+        name=run.id.branch_name,
+        expires_at=Moment.of(now.utc + world.policy.recovery.branch_lifetime),
+        annotation={"bloom-dr-run": str(run.id)},
+    )
+
+
+def _expiry(past: BranchAt, now: Moment, world: World) -> Moment:
+    return past.branch.expires_at or Moment.of(now.utc + world.policy.recovery.branch_lifetime)
+
+
+def _compare(
+    run: Run[World], production: Connection, dsn: Dsn, past: BranchAt, database: str, wanted: RowsWanted
+) -> Found:
+    world = run.world
+    past_dsn = world.neon.connection(branch=past.branch, database=database, role=world.environment.role)
+    if same_database(dsn, past_dsn):
+        raise WrongTarget(
+            "the branch of the past and production are reached at the same address",
+            safe="nothing was changed in production",
+            next_step="look at both in the Neon console; do not go on with this project before that is understood",
+        )
+    with closing(_open(world, past_dsn, f"past {run.id}", run)) as branch:
+        prove(branch, Expected(database=database, project_id=past.branch.project_id, branch_id=past.branch.id))
+        return survey_rows(production, branch, wanted, progress=run.tell)
+
+
+def _remove_after(error: BaseException, world: World, past: BranchAt) -> None:
+    try:
+        world.neon.remove_branch(past.branch.id, name=past.branch.name)
+    except BloomError as trouble:
+        error.add_note(f"besides, branch {past.branch.name} could not be removed; it expires by itself: {trouble}")
+
+
+@contextmanager
+def _past_session(running: Running[World, RecoveryPlan]) -> Iterator[Connection]:
+    survey = running.plan.survey
+    with _session(running, survey, survey.past_branch, f"past {running.id}") as session:
+        prove(session, survey.found.branch)
+        yield session
+
+
+@contextmanager
+def production_session(run: Run[World], survey: Survey, name: str) -> Iterator[Connection]:
+    """A session on the surveyed database, proved to be it. Raises WrongTarget, and the errors of connecting."""
+    with _session(run, survey, survey.target_branch, name) as session:
+        prove(session, survey.target)
+        yield session
+
+
+@contextmanager
+def _session(run: Run[World], survey: Survey, branch_id: str, name: str) -> Iterator[Connection]:
+    """A session on a branch; where and with which password, the API is asked for that very branch."""
+    world = run.world
+    branch = world.neon.branch(branch_id)
+    dsn = world.neon.connection(branch=branch, database=survey.target.database, role=survey.target.role)
+    with closing(_open(world, dsn, name, run)) as session:
+        yield session
+
+
+def _tables(found: Found) -> Iterator[Table]:
+    yield Table(
+        title="rows",
+        head=("table", "come back", "already there", "in conflict", "about", "why"),
+        rows=tuple(
+            (
+                str(table.name), f"{table.missing:,}", f"{table.already_there:,}", f"{table.in_conflict:,}",
+                f"{table.size / 1e6:.1f} MB", "named" if table.named else "the delete cascaded to it",
+            )
+            for table in found.tables
+        ),
+    )  # fmt: skip
+    for table in found.tables:
+        shown = table.samples if table.named else table.samples[:1]
+        if shown:
+            yield Table(title=f"sample of {table.name}", head=("row",), rows=tuple((row,) for row in shown))
+
+
+def _warnings(plan: RecoveryPlan) -> Iterator[str]:
+    survey, found = plan.survey, plan.recovery.found
+    if survey.resolved is None:
+        yield "Neon did not say which commit the branch ends with: the moment is unproved"
+    elif plan.at.utc - survey.resolved.utc > QUIET:
+        yield f"the last commit is {plan.at.utc - survey.resolved.utc} before the moment: right for a quiet database"
+    if survey.history_retention < survey.promised_window:
+        yield f"Neon keeps {survey.history_retention} of history, less than the promised {survey.promised_window}"
+    for trigger in plan.recovery.suppressed:
+        yield f"trigger {trigger.label} is kept from firing; its table is closed to other writers for that moment"
+    for trigger in plan.recovery.fired:
+        yield f"trigger {trigger.label} FIRES, as accepted; if it changes anything else, all is rolled back"
+    for table in found.tables:
+        yield from _about(table)
+    yield from (f"does not come back: {item}" for item in _conflicts(found.conflicts))
+    yield from (f"not repaired: {item}" for item in _cut_loose(found))
+
+
+def _about(table: FoundTable) -> Iterator[str]:
+    for need in table.sequences:
+        if need.move_to is not None:
+            yield f"sequence {need.sequence.name} moves from {need.stands_at} to {need.move_to}"
+        if need.note:
+            yield f"sequence {need.sequence.name}: {need.note}"
+    for difference in table.differences:
+        yield f"schema: {difference}"
+    for index in table.unchecked:
+        yield f"unique index {index} of {table.name} can only be checked by the insert itself"
+
+
+def _conflicts(conflicts: tuple[Conflict, ...]) -> Iterator[str]:
+    for conflict in conflicts:
+        yield f"{conflict.count:,} rows of {conflict.table}: {conflict.why}; {_some(conflict.keys, conflict.count)}"
+
+
+def _cut_loose(found: Found) -> Iterator[str]:
+    for loose in found.loose:
+        about = "" if loose.certain else "at most "
+        yield (
+            f"{about}{loose.count:,} rows of {loose.table} lost {', '.join(loose.columns)} in the delete; "
+            f"{_some(loose.keys, loose.count)}"
+        )
+    for lost in found.also_lost:
+        about = "" if lost.certain else "at most "
+        yield f"{about}{lost.count:,} rows of {lost.table} that pointed there ({lost.foreign_key}) are missing too"
+
+
+def _differing(proof: Proof) -> Iterator[str]:
+    for table in proof.tables:
+        if not table.holds:
+            different = table.different
+            yield f"{different.count:,} rows of {table.result.name} differ; {_some(different.keys, different.count)}"
+
+
+def _some(keys: tuple[str, ...], count: int) -> str:
+    return f"keys {', '.join(keys)}{' …' if count > len(keys) else ''}"

@@ -1,0 +1,204 @@
+"""A recovery brought back the wrong rows: delete exactly what it inserted, as far as nobody has changed it since.
+
+A row counts as untouched while it still carries the recovery's transaction id. Rows changed since stay and are listed;
+if other rows point at one that would go, nothing is deleted and they are named. A second run finds nothing to delete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from runbooks import accidental_delete
+from runbooks.accidental_delete import UNDO_FILE, RecoveryPlan, production_session
+from runbooks.clients.postgres import Connection, Outcome, outcome
+from runbooks.clients.postgres_lock import hold_lock
+from runbooks.clients.world import World
+from runbooks.engine.journal import FILE_NAME, read
+from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
+from runbooks.engine.step import Effect, Run, Runbook, Running, Step
+from runbooks.model.errors import NotFound, Refused
+from runbooks.model.record import Record
+from runbooks.model.run_id import RunId
+from runbooks.rows.undo import Undone, UndoneTable, UndoPlan, apply_undo, survey_undo
+
+
+class Request(Record):
+    recovery: str
+    """The id of the run to take back."""
+
+
+class Survey(Record):
+    target_branch: str
+    target_branch_name: str
+    undo_file: str
+    undo: UndoPlan
+
+
+class TakeBackPlan(Plan):
+    target_branch: str
+    target_branch_name: str
+    undo_file: str
+    undo: UndoPlan
+
+    def confirmation(self) -> str | None:
+        """Branch, database and number of rows; None if no row is left to delete."""
+        rows = self.undo.rows
+        return f"{self.target_branch}/{self.undo.database.database}/{rows}" if rows else None
+
+    def preview(self) -> Preview:
+        undo = self.undo
+        return Preview(
+            title=f"take back recovery {undo.run}",
+            target=f"{undo.rows:,} rows are DELETED from database {undo.database.database} of branch "
+            f"{self.target_branch_name} ({self.target_branch})",
+            facts=(("only rows of", f"transaction {undo.recovery_xid}, not changed since"),),
+            tables=(
+                Table(
+                    title="rows",
+                    head=("table", "are deleted", "changed since, stay", "gone already"),
+                    rows=tuple(
+                        (str(one.name), f"{one.rows:,}", f"{one.changed.count:,}", f"{one.gone.count:,}")
+                        for one in undo.tables
+                    ),
+                ),
+            ),
+            warnings=(
+                *(f"trigger {trigger.label} is kept from firing" for trigger in undo.suppressed),
+                *_kept(undo.tables),
+            ),
+            undo="run the same recovery again",
+        )
+
+
+class TakenBack(Record):
+    undone: Undone
+
+
+def survey(run: Run[World], request: Request) -> Survey:
+    """Reads the recovery's journal and undo file, and looks which of its rows are still untouched."""
+    folder = run.folder.parent / str(RunId.parse(request.recovery))
+    recovery = _recovery(folder, request.recovery)
+    undo_file = folder / UNDO_FILE
+    if not undo_file.exists():
+        raise NotFound(
+            f"run {request.recovery} has inserted nothing, so there is nothing to take back",
+            safe="nothing was changed",
+            next_step=f"invoke run.show {request.recovery}",
+        )
+    with production_session(run, recovery.survey, f"survey {run.id}") as production:
+        undo = survey_undo(production, undo_file)
+    return Survey(
+        target_branch=recovery.survey.target_branch,
+        target_branch_name=recovery.survey.target_branch_name,
+        undo_file=str(undo_file),
+        undo=undo,
+    )
+
+
+def plan(request: Request, survey: Survey) -> TakeBackPlan:
+    return TakeBackPlan.model_validate(dict(survey))
+
+
+@contextmanager
+def _locked(run: Run[World], plan: TakeBackPlan) -> Iterator[Connection]:
+    """Production's session, proved to be the recovered database, holding its recovery lock."""
+    world = run.world
+    recovery = _recovery(Path(plan.undo_file).parent, plan.undo.run)
+    with production_session(run, recovery.survey, f"{run.id} {world.operator}") as production:
+        with hold_lock(production, run.id, world.operator, zone=world.policy.local_timezone, progress=run.tell):
+            yield production
+
+
+def _take_back(running: Running[World, TakeBackPlan]) -> TakenBack:
+    undone = apply_undo(
+        running.held,
+        running.plan.undo,
+        undo_path=Path(running.plan.undo_file),
+        before_commit=lambda ready: running.note(ready.as_json()),
+    )
+    return TakenBack(undone=undone)
+
+
+def _is_taken_back(running: Running[World, TakeBackPlan]) -> TakenBack | None:
+    for note in reversed(running.notes):
+        ready = Undone.model_validate(note)
+        assert ready.xid is not None  # only a transaction is noted
+        match outcome(running.held, ready.xid):
+            case Outcome.COMMITTED:
+                return TakenBack(undone=ready)
+            case Outcome.ABORTED:
+                continue
+            case unclear:
+                raise Refused(
+                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
+                    safe="nothing was deleted a second time",
+                    next_step=f"see what is left: invoke recover.undo {running.plan.undo.run}",
+                )
+    return None
+
+
+TAKE_BACK: Step[World, TakeBackPlan, TakenBack] = Step(
+    name="delete-inserted-rows",
+    effect=Effect.DESTROYS,
+    why="one transaction, children first; it commits only if exactly these rows went and nothing else changed",
+    by_hand="delete the rows whose keys are in the undo file, children first",
+    deadline=timedelta(hours=1),
+    result=TakenBack,
+    run=_take_back,
+    done=_is_taken_back,
+    repeatable=False,
+)
+
+
+def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
+    """PROVED if every row that the recovery inserted is gone; the delete itself is proved before it commits."""
+    taken = results[TAKE_BACK.name]
+    assert isinstance(taken, TakenBack)
+    left_open = tuple(_kept(taken.undone.tables))
+    return Ending(
+        verdict=Verdict.INCOMPLETE if left_open else Verdict.PROVED,
+        summary=f"{taken.undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
+        facts=(("rows deleted", f"{taken.undone.deleted:,}"),),
+        left_open=left_open,
+    )
+
+
+RUNBOOK: Runbook[World, Request, Survey, TakeBackPlan] = Runbook(
+    name="recover.undo",
+    symptom="a recovery brought back the wrong rows",
+    may_be_lost="the rows that the recovery inserted, except those that somebody changed since",
+    takes="a minute",
+    request=Request,
+    survey_type=Survey,
+    plan_type=TakeBackPlan,
+    survey=survey,
+    plan=plan,
+    steps=(TAKE_BACK,),
+    ending=ending,
+    guard=_locked,
+    page="undo-recovery",
+)
+
+
+def _recovery(folder: Path, run_id: str) -> RecoveryPlan:
+    """The plan of the recovery to take back, from its journal. Raises NotFound, JournalBroken."""
+    reading = read(folder / FILE_NAME)
+    opened = next((entry.data["runbook"] for entry in reading.entries if entry.event == "opened"), None)
+    planned = next((entry.data["plan"] for entry in reading.entries if entry.event == "planned"), None)
+    if opened != accidental_delete.RUNBOOK.name or planned is None:
+        raise NotFound(
+            f"run {run_id} is not a row recovery that came as far as a plan",
+            safe="nothing was changed",
+            next_step=f"invoke run.show {run_id}",
+        )
+    return RecoveryPlan.model_validate(planned)
+
+
+def _kept(tables: tuple[UndoneTable, ...]) -> Iterator[str]:
+    for one in tables:
+        if one.changed.count:
+            keys = ", ".join(one.changed.keys)
+            yield f"{one.changed.count:,} rows of {one.name} were changed by others since, so they stay; keys {keys}"
