@@ -35,7 +35,8 @@ def seeded() -> Iterator[Stack]:
 
 @pytest.fixture
 def facts(seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
-    with stack_root() as home:  # where a drill may put its own stack
+    with stack_root() as home:  # where a drill may put its own stack, which PostgreSQL's account has to reach
+        home.chmod(0o711)
         monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
         yield Facts.of(seeded, tmp_path / "runs")
 
@@ -108,6 +109,7 @@ def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
     while True:
         point += 1
         with stack_root() as home:
+            home.chmod(0o711)
             monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
             facts, scenario = Facts.of(seeded, tmp_path / str(point)), scenario_of(book)
             if not killed(facts, scenario, kind, point, side):
