@@ -118,8 +118,8 @@ def _branch(
         say=say,
     )
     note = (
-        "by hand replays little, from a base backup taken just before; the sandbox from the one it happened to take, and"
-        " its branch has a base backup of its own, so that it has branches in its turn"
+        "by hand replays little, from a base backup taken just before; the sandbox from the one it happened to take,"
+        " and its branch has a base backup of its own, so that it can be branched in its turn"
     )
     return Comparison(f"A branch of a {size} database at a past moment", ours, (theirs,), notes=(note,))
 
