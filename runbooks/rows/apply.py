@@ -131,7 +131,15 @@ def _write(
         # Fires the deferred foreign key checks now; none may be pending when the triggers are switched on again.
         production.execute("SET CONSTRAINTS ALL IMMEDIATE")
     triggers.put_back(production, plan.suppressed, before)
-    results = {one.name: insert.result(production, one, plan.found.conflicts_of(one.name)) for one in staged}
+    results = {
+        one.name: insert.result(
+            production,
+            one,
+            plan.found.conflicts_of(one.name),
+            fired=bool(set(one.table.target.triggers) & set(plan.fired)),
+        )
+        for one in staged
+    }
     for one in staged:
         insert.prove_equal(production, one, results[one.name].inserted)
     moves = tuple(move for table in tables for move in _move_sequences(production, table))

@@ -17,10 +17,9 @@ from runbooks.rows.transaction import ROLLED_BACK
 
 INSERTED, THERE, ORPHAN, CONFLICT = "inserted", "there", "orphan", "conflict"
 
-_WHY = {
-    ORPHAN: "the row it points at was not there any more when it was to be inserted",
-    CONFLICT: "another row has one of its unique values now",
-}
+_ORPHANED = "the row it points at was not there any more when it was to be inserted"
+_TAKEN = "another row has one of its unique values now"
+_SKIPPED = "another row has one of its unique values now, or an accepted trigger suppressed it"
 
 
 def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
@@ -120,8 +119,8 @@ def _note_the_rest(conn: Connection, one: Staged) -> None:
     )
 
 
-def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...]) -> AppliedTable:
-    """The fates of one table's rows, added to what the plan knew."""
+def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...], *, fired: bool) -> AppliedTable:
+    """The fates of one table's rows, added to what the plan knew. `fired`: triggers were left on."""
     query = sql.SQL("SELECT fate, count(*), (array_agg({} ORDER BY {}))[:{}] FROM {} AS f GROUP BY fate")
     fates = {
         fate: (count, tuple(keys))
@@ -129,7 +128,7 @@ def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...]) -> Appl
     }
     new = tuple(
         Conflict(table=one.name, why=why, count=fates[fate][0], keys=fates[fate][1])
-        for fate, why in _WHY.items()
+        for fate, why in ((ORPHAN, _ORPHANED), (CONFLICT, _SKIPPED if fired else _TAKEN))
         if fate in fates
     )
     counted = {fate: count for fate, (count, _) in fates.items()}

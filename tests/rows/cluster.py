@@ -7,8 +7,9 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,17 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from runbooks.clients import programs
 from runbooks.clients.postgres import Connection, connect
 from runbooks.model.dsn import Dsn
+from runbooks.rows.applied import Applied
+from runbooks.rows.apply import apply
+from runbooks.rows.found import Request
+from runbooks.rows.plan import Plan, make_plan
+from runbooks.rows.proof import Proof, prove_recovery
+from runbooks.rows.survey import survey
 
 NOBODY = 65534
 _numbers = itertools.count()
@@ -70,12 +78,12 @@ def login(cluster: Dsn, database: str, role: str) -> Dsn:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two databases with the same content until a test changes one of them."""
+    """Two databases with the same content until a test changes one of them, and our sessions in them."""
 
     production: Connection
     branch: Connection
-    app: psycopg.Connection[tuple[object, ...]]
-    """The application's session in production, with the settings an application has."""
+    app: Connection
+    """The application's own session in production, as the owner and with an application's settings."""
     cluster: Dsn
     names: tuple[str, str]
 
@@ -93,36 +101,51 @@ def new_database(cluster: Dsn, *, template: str = "template1", owner: str = "sho
     return name
 
 
+_RESET = """
+DO $$
+DECLARE found record;
+BEGIN
+    FOR found IN SELECT evtname FROM pg_event_trigger LOOP
+        EXECUTE format('DROP EVENT TRIGGER %I', found.evtname);
+    END LOOP;
+    FOR found IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname);
+    END LOOP;
+    EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
+END $$;
+CREATE SCHEMA public AUTHORIZATION shop;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
+"""
+
+
 class Pairs:
-    """Makes pairs and takes them away after the test."""
+    """Gives the one pair of databases of the test session a new content.
 
-    def __init__(self, cluster: Dsn) -> None:
+    Both run the same statements, so those must be deterministic: no now(), no random().
+    """
+
+    def __init__(self, cluster: Dsn, names: tuple[str, str]) -> None:
         self._cluster = cluster
-        self._made: list[Pair] = []
+        self._names = names
+        self._sessions: list[Connection] = []
 
-    def __call__(self, setup: str, *, role: str = "shop", admin_setup: str = "") -> Pair:
-        """Production after `setup` (as shop) and `admin_setup` (as superuser); the branch is a copy of that."""
-        production = new_database(self._cluster)
-        with psycopg.connect(**login(self._cluster, production, "shop").keywords(), autocommit=True) as owner:
-            owner.execute(setup)
-        if admin_setup:
-            with psycopg.connect(**self._cluster.with_database(production).keywords(), autocommit=True) as admin:
-                admin.execute(admin_setup)
-        branch = new_database(self._cluster, template=production)
-        sessions = [connect(login(self._cluster, name, role), application_name="test") for name in (production, branch)]
-        app = psycopg.connect(**login(self._cluster, production, "shop").keywords(), autocommit=True)
-        pair = Pair(sessions[0], sessions[1], app, self._cluster, (production, branch))
-        self._made.append(pair)
-        return pair
+    def __call__(self, setup: str, *, role: str = "shop", before: str = "", after: str = "") -> Pair:
+        """Both databases after `setup` as shop, with `before` and `after` as superuser."""
+        self.close()
+        for name in self._names:
+            for user, statements in (("admin", _RESET + before), ("shop", setup), ("admin", after)):
+                with psycopg.connect(**login(self._cluster, name, user).keywords(), autocommit=True) as session:
+                    session.execute("SET client_min_messages TO warning")
+                    session.execute(statements.encode())
+        dsns = [login(self._cluster, name, role) for name in self._names]
+        self._sessions = [connect(dsn, application_name="test", lock_timeout="300ms") for dsn in dsns]
+        app = psycopg.connect(**login(self._cluster, self._names[0], "shop").keywords(), autocommit=True)
+        self._sessions.append(app)
+        return Pair(*self._sessions, self._cluster, self._names)
 
     def close(self) -> None:
-        with psycopg.connect(**self._cluster.keywords(), autocommit=True) as admin:
-            for pair in self._made:
-                for session in (pair.production, pair.branch, pair.app):
-                    session.close()
-                for name in pair.names:
-                    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        self._made.clear()
+        while self._sessions:
+            self._sessions.pop().close()
 
 
 def until(condition: object, seconds: float = 20) -> None:
@@ -132,3 +155,52 @@ def until(condition: object, seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.02)
+
+
+class CommitsWhenWaitedFor(threading.Thread):
+    """Commits (or rolls back) the open transaction of a session as soon as another session waits for it."""
+
+    def __init__(self, session: Connection, pair: Pair, *, rollback: bool = False) -> None:
+        super().__init__()
+        self._session, self._dsn, self._rollback = session, pair.cluster, rollback
+        self.start()
+
+    def run(self) -> None:
+        question = "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))"
+        with psycopg.connect(**self._dsn.keywords(), autocommit=True) as watcher:
+            pid = self._session.info.backend_pid
+            until(lambda: watcher.execute(question, (pid,)).fetchone() != (0,))
+        self._session.rollback() if self._rollback else self._session.commit()
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One recovery from survey to proof."""
+
+    plan: Plan
+    applied: Applied
+    proof: Proof
+    undo: Path
+
+
+def recover(
+    pair: Pair, folder: Path, *tables: str, where: str | None = None, accept: Iterable[str] = (), run: str = "run"
+) -> Recovery:
+    """Survey, plan, apply and prove; every record takes the way through JSON that it takes through the journal."""
+    found = survey(pair.production, pair.branch, Request.parse(tables, where))
+    plan = Plan.model_validate_json(make_plan(found, accept_triggers=accept).model_dump_json())
+    undo = folder / f"{run}.undo.jsonl"
+    applied = apply(pair.production, pair.branch, plan, run_id=run, undo_path=undo, before_commit=lambda _: None)
+    applied = Applied.model_validate_json(applied.model_dump_json())
+    return Recovery(plan, applied, prove_recovery(pair.production, pair.branch, plan, applied), undo)
+
+
+def texts(session: psycopg.Connection[TupleRow], table: str) -> list[str]:
+    """All rows of a table as PostgreSQL writes them, sorted; the same settings on both sides."""
+    rows = session.execute(f'SELECT t::text FROM {table} AS t ORDER BY t::text COLLATE "C"'.encode())
+    return [row[0] for row in rows]
+
+
+def value(session: psycopg.Connection[TupleRow], query: str) -> object:
+    row = session.execute(query.encode()).fetchone()
+    return row[0] if row else None
