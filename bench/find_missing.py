@@ -113,7 +113,7 @@ def _reladiff(data: Damaged, place: Path, say: Callable[[str], None]) -> Command
             for side, dsn in ((1, data.production), (2, data.branch))
         ),
     )
-    argv = [program, "--conf", settings, "--run", "keys", "-k", "id", "--json"]
+    argv: list[str | Path] = [program, "--conf", settings, "--run", "keys", "-k", "id", "--json"]
     return Command(
         "reladiff",
         'reladiff "$PRODUCTION" visits "$BRANCH" visits -k id --json',

@@ -30,7 +30,7 @@ class Command:
     """Who runs it; PostgreSQL's own programs refuse to be root's."""
     counts_memory: bool = True
     """False if the process starts servers: they are not the client."""
-    prepare: Callable[[], None] = lambda: None
+    prepare: Callable[[], object] = lambda: None
     """Done before every run, outside the clock."""
     check: Callable[[str], None] = lambda _: None
     """Given what the run printed; raises AssertionError if the answer is wrong. A fast wrong answer is no result."""

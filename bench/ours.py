@@ -70,4 +70,10 @@ def _first_query(dsn: Dsn, query: str) -> object:
 
 
 if __name__ == "__main__":
-    {"up": up, "branch": branch, "missing": missing}[sys.argv[1]](*sys.argv[2:])
+    what, *rest = sys.argv[1:]
+    if what == "up":
+        up(*rest)
+    elif what == "branch":
+        branch(*rest)
+    else:
+        missing(*rest)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -157,6 +158,7 @@ def _restore(
 def downtime(dsn: Dsn, change: Callable[[], None]) -> float:
     """The longest time without a successful query by a new session while `change` runs and until one succeeds after."""
     answered = [time.perf_counter()]
+    keywords: dict[str, Any] = dict(dsn.keywords())
     ended = threading.Event()
 
     def ask() -> None:
@@ -164,7 +166,7 @@ def downtime(dsn: Dsn, change: Callable[[], None]) -> float:
         while not done:
             done = ended.is_set()  # and then one more answer
             try:
-                with psycopg.connect(**dsn.keywords(), connect_timeout=2) as conn:
+                with psycopg.connect(**keywords, connect_timeout=2) as conn:
                     conn.execute("select 1")
             except psycopg.OperationalError:
                 done = False
@@ -182,7 +184,7 @@ def downtime(dsn: Dsn, change: Callable[[], None]) -> float:
     return max(after - before for before, after in pairwise(answered))
 
 
-def _by_hand(peer: Hand, script: str, prepare: Callable[[], None], **values: str) -> Command:
+def _by_hand(peer: Hand, script: str, prepare: Callable[[], object], **values: str) -> Command:
     return Command(
         "by hand",
         _one_line(script),
