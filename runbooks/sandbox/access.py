@@ -147,7 +147,7 @@ def current(plane: Plane, branch: Branch) -> Branch:
             seen = branches.inventory(plane, session, branch.roles, branch)
     except psycopg.OperationalError:  # stopped a moment ago
         return branch
-    return plane.ledger.change(branch, **seen)
+    return branch if branch == branch.model_copy(update=seen) else plane.ledger.change(branch, **seen)
 
 
 def _apply(

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import psycopg
+
 from runbooks.model.errors import BloomError
 from runbooks.sandbox import routes
 from runbooks.sandbox.faults import ApiFault, Fault
@@ -56,6 +58,9 @@ class Api(ThreadingHTTPServer):
             with suppress(OSError):  # its client was quicker
                 request.shutdown(socket.SHUT_RDWR)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.exception("a request could not be answered")
+
     @property
     def url(self) -> str:
         return f"http://{LOCALHOST}:{self.server_address[1]}{PREFIX}"
@@ -77,11 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             status, body = self._answer()
         except ApiFault as fault:
-            status, body = fault.status, {"request_id": request_id, "code": fault.code, "message": fault.message}
-        except BloomError as error:
+            status, body = fault.status, _refusal(fault, request_id)
+        except (BloomError, psycopg.Error, OSError) as error:
             log.exception("%s %s failed", self.command, urlsplit(self.path).path)
-            ours = Fault.OURS(why=error.happened)
-            status, body = ours.status, {"request_id": request_id, "code": ours.code, "message": ours.message}
+            status, body = 500, _refusal(Fault.OURS(why=error), request_id)
         self._send(status, body, request_id)
 
     def _answer(self) -> Answer:
@@ -117,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         log.debug(format, *args)
+
+
+def _refusal(fault: ApiFault, request_id: str) -> dict[str, Any]:
+    return {"request_id": request_id, "code": fault.code, "message": fault.message}
 
 
 def _parsed(raw: bytes) -> object:

@@ -16,7 +16,7 @@ from runbooks.sandbox.window import window_begins
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
 
 
 class Chores(threading.Thread):
@@ -77,11 +77,15 @@ def _keep_history(plane: Plane, project: Project) -> None:
 
 def _maybe_new_base(plane: Plane, timeline: Timeline, server: Server) -> Timeline:
     with server.connect() as session:
+        lost = not history.is_reserved(session)
+        if lost:
+            history.reserve(session)
         now = history.settle(session)
-    if not history.wants_base(timeline, now):
+    if not lost and not history.wants_base(timeline, now):
         return timeline
     base = history.live_base(server, timeline.bases[-1].number + 1)
-    return plane.ledger.change(timeline, bases=(*timeline.bases, base))
+    # Without its slot the WAL since the earlier bases may be gone: the history begins anew.
+    return plane.ledger.change(timeline, bases=(base,) if lost else (*timeline.bases, base))
 
 
 def _prune(plane: Plane, timeline: Timeline, server: Server, kept: tuple[Base, ...]) -> None:

@@ -21,7 +21,7 @@ import psycopg
 from runbooks.clients.programs import Program
 from runbooks.model.errors import SandboxFault
 from runbooks.sandbox.osuser import Account
-from runbooks.sandbox.processes import LOCALHOST, STOP_LIMIT, free_port, reap, status
+from runbooks.sandbox.processes import LOCALHOST, STOP_LIMIT, birth, free_port, reap, status
 
 SUPERUSER = "cloud_admin"
 START_LIMIT = timedelta(minutes=5)
@@ -59,8 +59,8 @@ _COMMON: dict[str, str] = {
     "min_wal_size": "32MB",
     "wal_init_zero": "off",
     "wal_recycle": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
+    "timezone": "GMT",  # the one zone that needs no zone files
+    "log_timezone": "GMT",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "jit": "off",
     "idle_in_transaction_session_timeout": "5min",
@@ -117,6 +117,7 @@ class Cluster:
     def start(self, port: int, settings: Mapping[str, str]) -> Server:
         """Start on 127.0.0.1:`port`. Returns at once; `wait` on the answer waits until it takes connections."""
         reap(self.data)
+        last = birth(self.data)  # a server that was killed leaves its file, saying `ready`
         write = self.tools.account.write
         write(self.data / "postgresql.conf", _written(_COMMON | {"port": str(port)} | dict(settings)))
         write(self.data / "postgresql.auto.conf", "")
@@ -128,7 +129,7 @@ class Cluster:
                 ["/bin/sh", "-c", _WATCHED, "watched", self.tools.program.path, "-D", self.data],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, **self.tools.account.spawning(),
             )  # fmt: skip
-        return Server(self, port, process)
+        return Server(self, port, process, last)
 
     def last_words(self) -> str:
         return "\n".join((self.home / "log").read_text(errors="replace").splitlines()[-4:])
@@ -141,6 +142,8 @@ class Server:
     cluster: Cluster
     port: int
     process: subprocess.Popen[bytes]
+    last: str | None
+    """Who wrote the pid file before."""
 
     @property
     def alive(self) -> bool:
@@ -149,7 +152,7 @@ class Server:
     def wait(self, limit: timedelta = START_LIMIT) -> Server:
         """Until it takes connections; SandboxFault with its last words if it ends or takes longer than `limit`."""
         until = time.monotonic() + limit.total_seconds()
-        while status(self.cluster.data) != "ready":
+        while status(self.cluster.data, unlike=self.last) != "ready":
             if not self.alive:
                 self.stop()
                 raise _not_started(self.cluster, "ended while it started")

@@ -32,6 +32,7 @@ def found(servers: Servers, timeline_id: str, project_id: str, *, arrange: Calla
     cluster = servers.new_cluster(project_id, timeline_id)
     cluster.create()
     with running(cluster, {}) as server, server.connect() as session:
+        roles.require_time_zones(session)
         roles.set_up(session)
         arrange(session)
         base = _settle(session)

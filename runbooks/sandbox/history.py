@@ -49,7 +49,16 @@ class Settled:
 
 def reserve(session: psycopg.Connection[Any]) -> None:
     """Keep WAL from here on."""
+    session.execute(
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (SLOT,)
+    )
     session.execute("select pg_create_physical_replication_slot(%s, true)", (SLOT,))
+
+
+def is_reserved(session: psycopg.Connection[Any]) -> bool:
+    """False once the slot is gone: a role with REPLICATION may drop it, and PostgreSQL gives it up at too much WAL."""
+    query = "select 1 from pg_replication_slots where slot_name = %s and wal_status <> 'lost'"
+    return session.execute(query, (SLOT,)).fetchone() is not None
 
 
 def settle(session: psycopg.Connection[Any]) -> Settled:

@@ -15,31 +15,44 @@ from runbooks.model.errors import SandboxFault
 
 LOCALHOST = "127.0.0.1"
 STOP_LIMIT = timedelta(seconds=20)
+NOBODYS_PID = 2_000_000_000
+"""Beyond the highest number of any system."""
 
 
 def reap(data: Path) -> None:
-    """End a server that an earlier supervisor left on `data`, and clear its pid file.
+    """End a server that an earlier supervisor left on `data`.
 
     The number in a pid file may meanwhile belong to anybody, so only a postgres on this very directory is signalled.
     """
     pid = _pid(data)
-    if pid is not None:
-        until = time.monotonic() + STOP_LIMIT.total_seconds()
-        sent = None
-        while _is_server_on(pid, data):
-            # Its watcher is stopping it already; a second SIGINT does no harm, an immediate stop comes later.
-            wanted = signal.SIGINT if time.monotonic() < until - 10 else signal.SIGQUIT
-            if wanted != sent:
-                os.kill(pid, wanted)
-                sent = wanted
-            if time.monotonic() > until:
-                raise SandboxFault(
-                    f"process {pid}, a server left by an earlier run, does not end",
-                    safe="its data is complete on disk",
-                    next_step=f"end process {pid} by hand, then `invoke sandbox.up`",
-                )
-            time.sleep(0.01)
-    (data / "postmaster.pid").unlink(missing_ok=True)
+    if pid is None:
+        return
+    until = time.monotonic() + STOP_LIMIT.total_seconds()
+    sent = None
+    while _is_server_on(pid, data):
+        # Its watcher is stopping it already; a second SIGINT does no harm, an immediate stop comes later.
+        wanted = signal.SIGINT if time.monotonic() < until - 10 else signal.SIGQUIT
+        if wanted != sent:
+            os.kill(pid, wanted)
+            sent = wanted
+        if time.monotonic() > until:
+            raise SandboxFault(
+                f"process {pid}, a server left by an earlier run, does not end",
+                safe="its data is complete on disk",
+                next_step=f"end process {pid} by hand, then `invoke sandbox.up`",
+            )
+        time.sleep(0.01)
+    if command_line(pid):
+        _disown(data)
+
+
+def _disown(data: Path) -> None:
+    """Put a number that no process has into a pid file whose number is a stranger's now.
+
+    The file stays: by its other lines PostgreSQL finds out whether sessions of the dead server are still at work.
+    """
+    lines = _pid_file(data)
+    (data / "postmaster.pid").write_text("\n".join([str(NOBODYS_PID), *lines[1:], ""]))
 
 
 def free_port() -> int:
@@ -71,10 +84,19 @@ def _pid_file(data: Path) -> list[str]:
         return []
 
 
-def status(data: Path) -> str | None:
-    """Line 8 of the pid file, PostgreSQL's own word on its state: starting, ready, stopping."""
+def status(data: Path, *, unlike: str | None = None) -> str | None:
+    """PostgreSQL's own word on its state: starting, ready, stopping. None while the file is that of server `unlike`."""
     lines = _pid_file(data)
-    return lines[7].strip() if len(lines) > 7 else None
+    return lines[7].strip() if len(lines) > 7 and _birth(lines) != unlike else None
+
+
+def birth(data: Path) -> str | None:
+    """What tells the server that wrote the pid file from any later one: its number and start time."""
+    return _birth(_pid_file(data))
+
+
+def _birth(lines: list[str]) -> str | None:
+    return f"{lines[0]} {lines[2]}" if len(lines) > 2 else None
 
 
 def _pid(data: Path) -> int | None:

@@ -8,7 +8,7 @@ import psycopg
 from pydantic import Field
 
 from runbooks.model.moment import Moment
-from runbooks.sandbox import answers, branches, fork, history, names, roles
+from runbooks.sandbox import answers, branches, fork, history, names, roles, timelines
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.paging import page_by_cursor
@@ -191,10 +191,9 @@ def is_recoverable(project: Project, now: Moment) -> bool:
 def purge(plane: Plane, project_id: str) -> None:
     """Remove a project and everything of it. The caller holds the project at rest, or is its job."""
     of = plane.ledger.of
-    for branch in of(Branch, project_id):
-        plane.servers.stop(branch.timeline_id)
     rows: list[Row] = [plane.ledger.get(Project, project_id), *of(Branch, project_id), *of(Endpoint, project_id)]
     plane.ledger.commit(drop=[*rows, *of(Timeline, project_id), *of(Snapshot, project_id)])
+    timelines.clear(plane, project_id)
     history.discard(plane.servers.folder(project_id))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from runbooks.model.errors import SandboxFault
 from runbooks.model.moment import Moment
 from runbooks.sandbox.cluster import SUPERUSER
 from runbooks.sandbox.records import Branch, Database, Password, Role
@@ -34,6 +35,18 @@ def set_up(session: psycopg.Connection[Any]) -> None:
         "grant pg_read_all_data, pg_write_all_data, pg_monitor, pg_signal_backend, pg_create_subscription, pg_maintain "
         f"to {GROUP} with admin option"
     )
+
+
+def require_time_zones(session: psycopg.Connection[Any]) -> None:
+    """SandboxFault on a machine without zone files: `at time zone` would fail in the middle of something."""
+    try:
+        session.execute("select now() at time zone 'America/Mexico_City'")
+    except psycopg.errors.InvalidParameterValue:
+        raise SandboxFault(
+            "PostgreSQL finds no time zones on this machine",
+            safe="no database was touched",
+            next_step="install the system's tzdata package, then `invoke sandbox.up`",
+        ) from None
 
 
 def create_role(session: psycopg.Connection[Any], name: str, password: str | None) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runbooks.sandbox.cluster import Cluster, Server, Toolbox, running
-from runbooks.sandbox.processes import free_port, is_free
+from runbooks.sandbox.history import discard
+from runbooks.sandbox.processes import free_port, is_free, reap
 from runbooks.sandbox.records import Branch, Endpoint, Timeline
 from runbooks.sandbox.state import Ledger
 
@@ -63,6 +64,13 @@ class Servers:
             server = self._running.pop(timeline_id, None)
         if server:
             server.stop()
+
+    def discard(self, project_id: str, timeline_id: str) -> None:
+        """Remove a timeline's files, after its server: the one of ours, or one that an earlier supervisor left."""
+        self.stop(timeline_id)
+        cluster = self.cluster(project_id, timeline_id)
+        reap(cluster.data)
+        discard(cluster.home)
 
     def stop_all(self) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from runbooks.sandbox.jobs import Jobs
 from runbooks.sandbox.osuser import Account
 from runbooks.sandbox.place import FACTS, lock, make_root
 from runbooks.sandbox.plane import Plane
-from runbooks.sandbox.records import Branch, Endpoint, Operation
+from runbooks.sandbox.records import Branch, Endpoint, Operation, Project
 from runbooks.sandbox.servers import Servers
 from runbooks.sandbox.state import Ledger, State
 
@@ -175,7 +175,8 @@ def _recover(plane: Plane) -> None:
 
 
 def _ensure_project(plane: Plane) -> None:
-    if plane.ledger.state.default_project in plane.ledger.state.projects:
+    there = plane.ledger.find(Project, plane.ledger.state.default_project)
+    if there is not None and there.deleted_at is None:
         return
     wish = projects.NewProject(name="sandbox", history_retention_seconds=RETENTION_SECONDS)
     made = projects.start(plane, wish)

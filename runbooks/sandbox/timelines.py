@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runbooks.model.moment import Moment
-from runbooks.sandbox import history
 from runbooks.sandbox.plane import Plane
 from runbooks.sandbox.records import Branch, Timeline
 from runbooks.sandbox.state import State
@@ -24,8 +23,7 @@ def clear(plane: Plane, project_id: str) -> None:
     folder = plane.servers.folder(project_id)
     for home in folder.iterdir() if folder.exists() else ():
         if home.name not in reachable:
-            plane.servers.stop(home.name)
-            history.discard(home)
+            plane.servers.discard(project_id, home.name)
 
 
 def _reachable(state: State, project_id: str, now: Moment) -> Iterator[str]:

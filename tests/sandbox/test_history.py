@@ -11,7 +11,7 @@ from runbooks.sandbox import history
 from runbooks.sandbox.records import Timeline
 from runbooks.sandbox.stack import Stack
 from tests.sandbox.test_branch_at_a_moment import count, create, quiet_moment
-from tests.stack import Clock, session, speaking_to, stack_root, until
+from tests.stack import Api, Clock, session, speaking_to, stack_root, until
 
 
 def timeline_of_main(stack: Stack) -> Timeline:
@@ -63,3 +63,14 @@ def test_a_base_that_a_killed_supervisor_left_half_made_is_made_again(
             at = quiet_moment(connection)
         assert not (home / "2" / "half").exists()
         assert count(api, api.branch_at(at.iso()), "later") == 1000
+
+
+def test_after_its_slot_was_dropped_the_history_begins_anew_and_says_so(stack: Stack, api: Api) -> None:
+    with session(api.uri()) as connection:
+        connection.execute("create table kept as select 1 as i")
+        before = quiet_moment(connection)
+        connection.execute("select pg_drop_replication_slot('history')")
+        until(lambda: timeline_of_main(stack).bases[0].number == 2)
+        after = quiet_moment(connection)
+    assert create(api, before.iso()).status_code == 400
+    assert count(api, api.branch_at(after.iso()), "kept") == 1
