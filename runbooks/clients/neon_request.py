@@ -18,8 +18,8 @@ Progress = Callable[[str], None]
 NOTHING_CHANGED = "nothing was changed"
 AGAIN = "run the same command again: it looks at what exists before it makes anything"
 GONE = frozenset({404})
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 15.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
