@@ -153,6 +153,12 @@ class Search:
             )
         self.run("ANALYZE {found}", found=child.found)
 
+    def drop_filters(self) -> None:
+        """The views tie up the tables they look at; the keys found are enough from here on."""
+        for table in self.involved.values():
+            if table.filter:
+                self.run("DROP VIEW {filter}", filter=table.filter)
+
     def pointing(
         self, parent: Involved, tie: ForeignKey, columns: tuple[str, ...], condition: sql.Composable
     ) -> sql.Composed:

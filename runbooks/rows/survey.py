@@ -47,7 +47,7 @@ def survey(
             search.asked(names, request.where)
             search.cascades()
             forecast.mark_conflicts(search)
-            return Found(
+            found = Found(
                 production=identity(production),
                 branch=identity(branch),
                 where=request.where,
@@ -56,6 +56,8 @@ def survey(
                 loose=forecast.loose_ends(search),
                 also_lost=forecast.also_lost(search),
             )
+            search.drop_filters()
+    return found
 
 
 def _check_alike(production: Connection, branch: Connection) -> None:

@@ -135,7 +135,7 @@ class Pairs:
         for name in self._names:
             for user, statements in (("admin", _RESET + before), ("shop", setup), ("admin", after)):
                 with psycopg.connect(**login(self._cluster, name, user).keywords(), autocommit=True) as session:
-                    session.execute("SET client_min_messages TO warning")
+                    session.execute("SET client_min_messages TO warning; SET default_transaction_read_only TO off")
                     session.execute(statements.encode())
         dsns = [login(self._cluster, name, role) for name in self._names]
         self._sessions = [connect(dsn, application_name="test", lock_timeout="300ms") for dsn in dsns]

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from runbooks.model.errors import NotFound, ProofFailed, Refused, UsageFault, WrongTarget
+from runbooks.rows.applied import Applied
 from runbooks.rows.apply import apply
 from runbooks.rows.found import Found, Request
 from runbooks.rows.names import TableName
@@ -273,7 +274,7 @@ def test_c09_a_sequence_moves_back_with_the_transaction_if_that_is_rolled_back(p
     pair.app.execute("DELETE FROM o")
     plan = make_plan(find(pair, "o"))
 
-    def stumble(_: int) -> None:
+    def stumble(_: Applied) -> None:
         assert value(pair.production, "SELECT last_value FROM public.o_id_seq") == 50
         raise KeyboardInterrupt
 
