@@ -104,4 +104,3 @@ def assert_recovered(facts: Facts, planted: Planted) -> None:
         assert incident.bystander_is_there(conn, planted)
         booked = next(each.rows for each in planted.before if each.table == "reservations")
         assert incident.mails(conn, planted) == booked
-

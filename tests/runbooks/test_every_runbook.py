@@ -10,11 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from runbooks import drill
+from runbooks.clients.postgres import Connection, connect
+from runbooks.clients.postgres_lock import hold_lock
+from runbooks.engine.consent import Consenting
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import AnyRunbook
+from runbooks.model.dsn import Dsn, same_database
+from runbooks.model.errors import ConsentNeeded, LockHeld, WrongTarget
 from runbooks.model.run_id import RunId
 from runbooks.registry import RUNBOOKS
 from runbooks.sandbox.seed import seed
@@ -24,6 +32,12 @@ from tests.stack import Stack, stack_root
 
 RUN = RunId.parse("20251203-143000-k7qx")
 each_runbook = pytest.mark.parametrize("book", RUNBOOKS, ids=lambda book: book.name)
+each_with_a_target = pytest.mark.parametrize(
+    # The drill asks nobody and stops for nobody: it touches nothing but what it makes.
+    "book",
+    [book for book in RUNBOOKS if book is not drill.RUNBOOK],
+    ids=lambda book: book.name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +52,11 @@ def facts(seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with stack_root() as home:  # where a drill may put its own stack, which PostgreSQL's account has to reach
         home.chmod(0o711)
         monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
-        yield Facts.of(seeded, tmp_path / "runs")
+        facts = Facts.of(seeded, tmp_path / "runs")
+        yield facts
+        for branch in facts.neon().branches():  # a preview leaves its branch for whoever consents
+            if branch.name == RUN.branch_name:
+                facts.neon().remove_branch(branch.id, name=branch.name)
 
 
 def scenario_of(book: AnyRunbook) -> Scenario:
@@ -116,3 +134,69 @@ def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
                 break
             resumed_well(facts, scenario)
     assert point > 3, "the points were not counted where the run touches the world"
+
+
+class Recorder:
+    """Stands before the Neon API of a preview and remembers every request that could change something."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes: list[tuple[str, str, bytes]] = []
+        send = httpx.Client.send
+
+        def recording(client: httpx.Client, request: httpx.Request, **kwargs: Any) -> httpx.Response:
+            if request.method != "GET":
+                self.writes.append((request.method, request.url.path, request.content))
+            return send(client, request, **kwargs)
+
+        monkeypatch.setattr(httpx.Client, "send", recording)
+
+
+@each_with_a_target
+def test_a_preview_changes_nothing_but_the_one_branch_that_it_may_make(
+    book: AnyRunbook, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = scenario_of(book).prepare(facts)
+    production = facts.dsn()
+
+    def read_only(dsn: Dsn, **settings: Any) -> Connection:
+        if same_database(dsn, production):
+            settings["default_transaction_read_only"] = "on"  # any write there is an error now
+        return connect(dsn, **settings)
+
+    recorder = Recorder(monkeypatch)
+    world = dataclasses.replace(facts.world(), connect=read_only)
+    with pytest.raises(ConsentNeeded):
+        facts.engine().start(book, request, world, Consenting("tester"), RUN)
+    for method, path, body in recorder.writes:
+        assert (method, path) == ("POST", f"/api/v2/projects/{facts.project_id}/branches")
+        branch = json.loads(body)["branch"]
+        assert branch["name"] == RUN.branch_name
+        assert branch["expires_at"]
+    assert len(recorder.writes) <= 1
+
+
+@each_with_a_target
+def test_c33_of_two_operators_one_goes_on_and_the_other_is_told_who_holds_it(book: AnyRunbook, facts: Facts) -> None:
+    scenario = scenario_of(book)
+    request = scenario.prepare(facts)
+    with connect(facts.dsn(), application_name="other") as other:
+        with hold_lock(other, "20251203-110000-abcd", "ana@bloom"):
+            with pytest.raises(LockHeld) as refused:
+                facts.engine().start(book, request, facts.world(), YES, RUN)
+        assert "20251203-110000-abcd ana@bloom" in refused.value.happened
+        assert "UTC" in refused.value.happened
+    scenario.check(facts, facts.engine().resume(book, RUN, facts.world(), YES))
+
+
+@each_with_a_target
+def test_the_confirm_value_of_another_branch_changes_nothing(book: AnyRunbook, facts: Facts) -> None:
+    scenario = scenario_of(book)
+    request = scenario.prepare(facts)
+    with pytest.raises(ConsentNeeded) as waiting:
+        facts.engine().start(book, request, facts.world(), Consenting("tester"), RUN)
+    right = waiting.value.next_step.rsplit("--confirm ", 1)[1]
+    branch, database, rows = right.split("/")
+    for wrong in (f"br-other-branch-123456/{database}/{rows}", f"{branch}/other/{rows}", f"{branch}/{database}/1"):
+        with pytest.raises(WrongTarget):
+            facts.engine().resume(book, RUN, facts.world(), Consenting("tester", value=wrong))
+    scenario.check(facts, facts.engine().resume(book, RUN, facts.world(), Consenting("tester", value=right)))
