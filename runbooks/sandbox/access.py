@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from runbooks.sandbox import answers, branches, names, roles
+from runbooks.sandbox import answers, contents, names, roles
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.plane import Answer, Body, Call, Json, Plane, operations_json
@@ -144,7 +144,7 @@ def current(plane: Plane, branch: Branch) -> Branch:
         return branch
     try:
         with server.connect() as session:
-            seen = branches.inventory(plane, session, branch.roles, branch)
+            seen = contents.read(plane, session, branch.roles, branch)
     except psycopg.OperationalError:  # stopped a moment ago
         return branch
     return branch if branch == branch.model_copy(update=seen) else plane.ledger.change(branch, **seen)
@@ -160,7 +160,7 @@ def _apply(
         with plane.servers.awake(timeline) as server, server.connect() as session:
             change(session)
             known = plane.ledger.get(Branch, branch.id)
-            plane.ledger.change(known, **branches.inventory(plane, session, known.roles, known))
+            plane.ledger.change(known, **contents.read(plane, session, known.roles, known))
 
     def undo() -> None:
         plane.ledger.change(branch, roles=before.roles, databases=before.databases)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 from pydantic import Field
 
 from runbooks.model.moment import Moment
-from runbooks.sandbox import answers, fork, names, roles, timelines
+from runbooks.sandbox import answers, computes, contents, fork, names, timelines
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.paging import page_by_sort
 from runbooks.sandbox.plane import Answer, Body, Call, Json, Plane, operations_json
-from runbooks.sandbox.processes import free_port
-from runbooks.sandbox.records import Branch, Endpoint, Operation, Password, Role
+from runbooks.sandbox.records import Branch, Endpoint, Operation
 from runbooks.sandbox.window import Place, locate, read_expiry
-
-
-class EndpointOptions(Body):
-    type: Literal["read_write", "read_only"]
-    autoscaling_limit_min_cu: float = 0.25
-    autoscaling_limit_max_cu: float = 2
-    suspend_timeout_seconds: int = 0
-    settings: dict[str, object] = Field(default_factory=dict)
-    provisioner: str | None = None
-
-    def row(self, branch: Branch, now: Moment, *, name: str | None = None, disabled: bool = False) -> Endpoint:
-        """A compute for `branch` with an id, a host and a port of its own. ApiFault if it is not a read_write one."""
-        if self.type != "read_write":
-            raise Fault.NOT_PART(what="a read_only compute")
-        return Endpoint(
-            id=names.endpoint_id(), project_id=branch.project_id, branch_id=branch.id, port=free_port(), name=name,
-            created_at=now, updated_at=now, min_cu=self.autoscaling_limit_min_cu, max_cu=self.autoscaling_limit_max_cu,
-            suspend_timeout_seconds=self.suspend_timeout_seconds, disabled=disabled, wanted=not disabled,
-        )  # fmt: skip
 
 
 class NewBranch(Body):
@@ -50,7 +29,7 @@ class NewBranch(Body):
 
 class Create(Body):
     branch: NewBranch = NewBranch()
-    endpoints: tuple[EndpointOptions, ...] = Field(default=(), strict=False)
+    endpoints: tuple[computes.Options, ...] = Field(default=(), strict=False)
     annotation_value: dict[str, str] = Field(default_factory=dict)
 
 
@@ -76,17 +55,17 @@ def create(plane: Plane, call: Call) -> Answer:
         parent = _parent(plane, call.project_id, wish.parent_id)
         place = locate(plane, parent, timestamp=wish.parent_timestamp, lsn=wish.parent_lsn)
         branch = _new_branch(plane, parent, place, wish, body.annotation_value)
-        computes = [options.row(branch, plane.clock()) for options in body.endpoints]
-        plane.ledger.commit(branch, *computes)
+        endpoints = [computes.new(options, branch, plane.clock()) for options in body.endpoints]
+        plane.ledger.commit(branch, *endpoints)
         operations = plane.jobs.schedule(
             call.project_id,
             [
                 Task("create_branch", lambda: _fill(plane, branch.id, place), branch_id=branch.id),
-                *(_starting(plane, compute) for compute in computes),
+                *(computes.starting(plane, each) for each in endpoints),
             ],
             give_up=lambda: _forget(plane, branch.id),
         )
-    return 201, _created(plane, branch, computes) | {"operations": operations_json(operations)}
+    return 201, _created(plane, branch, endpoints) | {"operations": operations_json(operations)}
 
 
 def list_all(plane: Plane, call: Call) -> Answer:
@@ -187,48 +166,6 @@ def remove_expired(plane: Plane, project_id: str) -> None:
                 remove(plane, branch)
 
 
-def adopt(plane: Plane, branch: Branch, forked: fork.Forked, **fields: object) -> Branch:
-    """The branch on its new timeline, as one that is ready; not yet committed."""
-    now = plane.clock()
-    return branch.model_copy(
-        update={
-            "timeline_id": forked.timeline.id,
-            "parent_timestamp": forked.parent_timestamp,
-            "parent_lsn": forked.parent_lsn,
-            "current_state": "ready",
-            "state_changed_at": now,
-            "updated_at": now,
-        }
-        | fields
-    )
-
-
-def inventory(plane: Plane, session: fork.Session, known: Iterable[Role], like: Branch) -> dict[str, object]:
-    """What a branch records of its server: roles with their passwords, databases, size."""
-    now = plane.clock()
-    return {
-        "roles": roles.roles(session, known, now),
-        "databases": roles.databases(session, like, now),
-        "logical_size": roles.size(session),
-    }
-
-
-def new_passwords(branch: Branch, now: Moment) -> tuple[Role, ...]:
-    """The roles as a child of a protected branch has them."""
-    return tuple(
-        role.model_copy(update={"passwords": (Password(text=names.password(), since=now),)}) if role.login else role
-        for role in branch.roles
-    )
-
-
-def set_passwords(session: fork.Session, wanted: Iterable[Role]) -> None:
-    """Give the wanted passwords to those roles that exist at that point of the past."""
-    there = {name for (name,) in session.execute("select rolname from pg_roles where rolcanlogin")}
-    for role in wanted:
-        if role.name in there and role.password:
-            roles.set_password(session, role.name, role.password)
-
-
 def _parent(plane: Plane, project_id: str, id_: str | None) -> Branch:
     parent = plane.ledger.owned(Branch, project_id, id_) if id_ else plane.ledger.default_branch(project_id)
     if parent.expires_at is not None:
@@ -245,24 +182,12 @@ def _new_branch(plane: Plane, parent: Branch, place: Place, wish: NewBranch, ann
         id=id_, project_id=parent.project_id, name=wish.name or id_, created_at=now, updated_at=now,
         state_changed_at=now, timeline_id=names.timeline_id(), parent_id=parent.id, protected=wish.protected,
         parent_timestamp=place.point.at if place.point else now, annotation=dict(annotation),
-        roles=new_passwords(parent, now) if parent.protected else _passwords_then(parent, place),
+        roles=contents.roles_of_child(parent, place.point.at if place.point else None, now),
         databases=parent.databases,
     )  # fmt: skip
     if wish.expires_at is None:
         return branch
     return branch.model_copy(update=_expiry(plane, branch, wish.protected, wish.expires_at, now))
-
-
-def _passwords_then(parent: Branch, place: Place) -> tuple[Role, ...]:
-    """The roles with the passwords of that time, as far as is known before recovery."""
-    at = place.point.at if place.point else None
-    if at is None:
-        return parent.roles
-    return tuple(
-        role.model_copy(update={"passwords": tuple(each for each in role.passwords if each.since <= at)})
-        for role in parent.roles
-        if not role.passwords or role.password_at(at)
-    )
 
 
 def _expiry(plane: Plane, branch: Branch, protected: bool, text: str | None, now: Moment) -> dict[str, object]:
@@ -284,47 +209,35 @@ def _fill(plane: Plane, branch_id: str, place: Place) -> None:
     """Recover the parent at the place into the new branch's timeline."""
     branch = plane.ledger.get(Branch, branch_id)
     parent = plane.ledger.get(Branch, branch.parent_id)
-    found: dict[str, object] = {}
 
-    def arrange(session: fork.Session) -> None:
+    def arrange(session: fork.Session) -> fork.Fields:
         if parent.protected:
-            set_passwords(session, branch.roles)
-        known = branch.roles if parent.protected else parent.roles
-        found.update(inventory(plane, session, known, parent))
+            contents.set_passwords(session, branch.roles)
+        return contents.read(plane, session, branch.roles if parent.protected else parent.roles, parent)
 
     forked = fork.fork(plane.servers, place.timeline, place.point, branch.timeline_id, arrange=arrange)
-    plane.ledger.commit(forked.timeline, adopt(plane, branch, forked, **found))
-
-
-def _starting(plane: Plane, compute: Endpoint) -> Task:
-    return Task("start_compute", lambda: start_compute(plane, compute.id), compute.branch_id, compute.id)
-
-
-def start_compute(plane: Plane, endpoint_id: str) -> None:
-    endpoint = plane.ledger.get(Endpoint, endpoint_id)
-    endpoint = plane.ledger.change(endpoint, wanted=True, started_at=plane.clock(), updated_at=plane.clock())
-    plane.servers.start(plane.ledger.get(Branch, endpoint.branch_id), endpoint)
+    plane.ledger.commit(forked.timeline, contents.adopt(plane, branch, forked))
 
 
 def _forget(plane: Plane, branch_id: str) -> None:
     branch = plane.ledger.get(Branch, branch_id)
-    computes = [each for each in plane.ledger.of(Endpoint, branch.project_id) if each.branch_id == branch_id]
+    endpoints = [each for each in plane.ledger.of(Endpoint, branch.project_id) if each.branch_id == branch_id]
     plane.servers.stop(branch.timeline_id)
-    plane.ledger.commit(drop=(branch, *computes))
+    plane.ledger.commit(drop=(branch, *endpoints))
     timelines.clear(plane, branch.project_id)
 
 
-def _created(plane: Plane, branch: Branch, computes: list[Endpoint]) -> Json:
+def _created(plane: Plane, branch: Branch, endpoints: list[Endpoint]) -> Json:
     answer: Json = {
         "branch": answers.branch(branch),
-        "endpoints": [plane.endpoint_json(each) for each in computes],
+        "endpoints": [plane.endpoint_json(each) for each in endpoints],
         "roles": [answers.role(role, branch.id) for role in branch.roles],
         "databases": [answers.database(each, branch.id) for each in branch.databases],
     }
-    if computes and len(branch.roles) == len(branch.databases) == 1 and branch.roles[0].password:
+    if endpoints and len(branch.roles) == len(branch.databases) == 1 and branch.roles[0].password:
         answer["connection_uris"] = [
             answers.connection(
-                computes[0],
+                endpoints[0],
                 role=branch.roles[0].name,
                 password=branch.roles[0].password,
                 database=branch.databases[0].name,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runbooks.sandbox import branches
+from runbooks.sandbox import computes
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.plane import Answer, Body, Call, Plane, operations_json
 from runbooks.sandbox.records import Branch, Endpoint, Operation
 
 
-class NewEndpoint(branches.EndpointOptions):
+class NewEndpoint(computes.Options):
     branch_id: str
     region_id: str | None = None
     name: str | None = None
@@ -46,9 +46,9 @@ def create(plane: Plane, call: Call) -> Answer:
         branch = plane.ledger.owned(Branch, call.project_id, wish.branch_id)
         if plane.ledger.endpoint_of(branch):
             raise Fault.SECOND_COMPUTE(name=branch.name)
-        endpoint = wish.row(branch, plane.clock(), name=wish.name, disabled=wish.disabled)
+        endpoint = computes.new(wish, branch, plane.clock(), name=wish.name, disabled=wish.disabled)
         plane.ledger.commit(endpoint)
-        operations = plane.jobs.schedule(call.project_id, [] if wish.disabled else [_start(plane, endpoint)])
+        operations = plane.jobs.schedule(call.project_id, [] if wish.disabled else [computes.starting(plane, endpoint)])
         return 201, _answer(plane, endpoint, operations)
 
 
@@ -84,7 +84,7 @@ def update(plane: Plane, call: Call) -> Answer:
         if after.disabled and not before.disabled:
             tasks.append(_suspend(plane, after))
         if before.disabled and not after.disabled:
-            tasks.append(_start(plane, after))
+            tasks.append(computes.starting(plane, after))
         return 200, _answer(plane, after, plane.jobs.schedule(call.project_id, tasks))
 
 
@@ -101,7 +101,7 @@ def delete(plane: Plane, call: Call) -> Answer:
 
 
 def start(plane: Plane, call: Call) -> Answer:
-    return _act(plane, call, lambda endpoint: [_start(plane, endpoint)], needs_enabled=True)
+    return _act(plane, call, lambda endpoint: [computes.starting(plane, endpoint)], needs_enabled=True)
 
 
 def suspend(plane: Plane, call: Call) -> Answer:
@@ -109,7 +109,12 @@ def suspend(plane: Plane, call: Call) -> Answer:
 
 
 def restart(plane: Plane, call: Call) -> Answer:
-    return _act(plane, call, lambda endpoint: [_suspend(plane, endpoint), _start(plane, endpoint)], needs_enabled=True)
+    return _act(
+        plane,
+        call,
+        lambda endpoint: [_suspend(plane, endpoint), computes.starting(plane, endpoint)],
+        needs_enabled=True,
+    )
 
 
 def _act(plane: Plane, call: Call, tasks: Callable[[Endpoint], list[Task]], *, needs_enabled: bool = False) -> Answer:
@@ -118,10 +123,6 @@ def _act(plane: Plane, call: Call, tasks: Callable[[Endpoint], list[Task]], *, n
         if needs_enabled and endpoint.disabled:
             raise Fault.COMPUTE_DISABLED()
         return 200, _answer(plane, endpoint, plane.jobs.schedule(call.project_id, tasks(endpoint)))
-
-
-def _start(plane: Plane, endpoint: Endpoint) -> Task:
-    return Task("start_compute", lambda: branches.start_compute(plane, endpoint.id), endpoint.branch_id, endpoint.id)
 
 
 def _suspend(plane: Plane, endpoint: Endpoint, *, then: Callable[[], None] = lambda: None) -> Task:

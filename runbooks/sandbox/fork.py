@@ -17,6 +17,7 @@ from runbooks.sandbox.records import Base, Timeline
 from runbooks.sandbox.servers import Servers
 
 Session = psycopg.Connection[Any]
+Fields = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,26 @@ class Forked:
     parent_timestamp: Moment
     """The last commit that the new timeline holds."""
     parent_lsn: int
+    fields: Fields
+    """What `arrange` read."""
 
 
-def found(servers: Servers, timeline_id: str, project_id: str, *, arrange: Callable[[Session], None]) -> Timeline:
-    """A project's first timeline, stopped, with its first base. `arrange` fills the new cluster."""
+def found(
+    servers: Servers, timeline_id: str, project_id: str, *, arrange: Callable[[Session], Fields]
+) -> tuple[Timeline, Fields]:
+    """A project's first timeline, stopped, with its first base. `arrange` fills the new cluster and reads it back."""
     cluster = servers.new_cluster(project_id, timeline_id)
     cluster.create()
     with running(cluster, {}) as server, server.connect() as session:
         roles.require_time_zones(session)
         roles.set_up(session)
-        arrange(session)
+        fields = arrange(session)
         base = _settle(session)
     history.cold_copy(cluster, base)
-    return Timeline(
+    timeline = Timeline(
         id=timeline_id, project_id=project_id, began_at=base.stop_at, began_lsn=base.stop_lsn, bases=(base,)
     )
+    return timeline, fields
 
 
 def fork(
@@ -48,11 +54,12 @@ def fork(
     point: Point | None,
     timeline_id: str,
     *,
-    arrange: Callable[[Session], None],
+    arrange: Callable[[Session], Fields],
 ) -> Forked:
     """A timeline that holds `source` as it was at `point` (None: now), stopped, with its first base.
 
-    `point` lies within the source's history. `arrange` changes the new cluster before anybody can connect to it.
+    `point` lies within the source's history. `arrange` changes the new cluster before anybody can connect to it,
+    and reads it back.
     """
     point = _pin(servers, source, point)
     base, until = history.choose(source, point)
@@ -64,7 +71,7 @@ def fork(
         server.connect() as session,
     ):
         at, lsn = _resolved(session, base)
-        arrange(session)
+        fields = arrange(session)
         first = _settle(session)
     history.cold_copy(cluster, first)
     timeline = Timeline(
@@ -75,7 +82,7 @@ def fork(
         origin_id=source.id,
         bases=(first,),
     )
-    return Forked(timeline, at, lsn)
+    return Forked(timeline, at, lsn, fields)
 
 
 def _pin(servers: Servers, source: Timeline, point: Point | None) -> Point:

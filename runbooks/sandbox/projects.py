@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import psycopg
 from pydantic import Field
 
 from runbooks.model.moment import Moment
-from runbooks.sandbox import answers, branches, fork, history, names, roles, timelines
+from runbooks.sandbox import answers, computes, contents, fork, history, names, roles, timelines
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.paging import page_by_cursor
@@ -97,7 +96,7 @@ def start(plane: Plane, wish: NewProject) -> Json:
         project.id,
         [
             Task("create_timeline", lambda: _fill(plane, branch), branch.id),
-            Task("start_compute", lambda: branches.start_compute(plane, endpoint.id), branch.id, endpoint.id),
+            computes.starting(plane, endpoint),
         ],
         give_up=lambda: purge(plane, project.id),
     )
@@ -207,20 +206,19 @@ def _first_branch(project: Project, wish: FirstBranch, now: Moment) -> tuple[Bra
         id=names.branch_id(), project_id=project.id, name=wish.name or "main", created_at=now, updated_at=now,
         state_changed_at=now, timeline_id=names.timeline_id(), default=True, roles=(owner,), databases=(database,),
     )  # fmt: skip
-    return branch, branches.EndpointOptions(type="read_write").row(branch, now)
+    return branch, computes.new(computes.Options(type="read_write"), branch, now)
 
 
 def _fill(plane: Plane, branch: Branch) -> None:
-    found: dict[str, object] = {}
     (owner,), (database,) = branch.roles, branch.databases
 
-    def arrange(session: psycopg.Connection[object]) -> None:
+    def arrange(session: fork.Session) -> fork.Fields:
         roles.create_role(session, owner.name, owner.password)
         roles.create_database(session, database.name, owner.name)
-        found.update(branches.inventory(plane, session, branch.roles, branch))
+        return contents.read(plane, session, branch.roles, branch)
 
-    timeline = fork.found(plane.servers, branch.timeline_id, branch.project_id, arrange=arrange)
-    ready = found | {"current_state": "ready", "state_changed_at": plane.clock()}
+    timeline, fields = fork.found(plane.servers, branch.timeline_id, branch.project_id, arrange=arrange)
+    ready = fields | {"current_state": "ready", "state_changed_at": plane.clock()}
     plane.ledger.commit(timeline, branch.model_copy(update=ready))
 
 
@@ -229,7 +227,7 @@ def _restart_computes(plane: Plane, project_id: str) -> tuple[Operation, ...]:
 
     def restart(endpoint: Endpoint) -> None:
         plane.servers.stop(plane.ledger.get(Branch, endpoint.branch_id).timeline_id)
-        branches.start_compute(plane, endpoint.id)
+        computes.start(plane, endpoint.id)
 
     def task(endpoint: Endpoint) -> Task:
         return Task("start_compute", lambda: restart(endpoint), endpoint.branch_id, endpoint.id)

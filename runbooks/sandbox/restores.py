@@ -6,7 +6,7 @@ port. The swap is one write of the state file, so a crash leaves the branch whol
 
 from __future__ import annotations
 
-from runbooks.sandbox import answers, branches, fork, names, timelines
+from runbooks.sandbox import answers, computes, contents, fork, names, timelines
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.plane import Answer, Body, Call, Plane, operations_json
@@ -60,15 +60,16 @@ def _check(plane: Plane, branch: Branch, source: Branch, wish: Restore) -> None:
 
 
 def _replace(plane: Plane, branch: Branch, source: Branch, place: Place, preserve: str | None) -> None:
-    found: dict[str, object] = {}
-
-    def arrange(session: fork.Session) -> None:
-        found.update(branches.inventory(plane, session, source.roles, source))
-
-    forked = fork.fork(plane.servers, place.timeline, place.point, names.timeline_id(), arrange=arrange)
+    forked = fork.fork(
+        plane.servers,
+        place.timeline,
+        place.point,
+        names.timeline_id(),
+        arrange=lambda session: contents.read(plane, session, source.roles, source),
+    )
     endpoint = plane.ledger.endpoint_of(branch)
     plane.servers.stop(branch.timeline_id)
-    restored = branches.adopt(plane, branch, forked, last_reset_at=plane.clock(), **found)
+    restored = contents.adopt(plane, branch, forked, last_reset_at=plane.clock())
     moved = _preserved(plane, branch, source, preserve) if preserve else []
     plane.ledger.commit(forked.timeline, restored, *moved)
     if endpoint and endpoint.wanted:
@@ -98,4 +99,4 @@ def _leave_as_it_was(plane: Plane, branch_id: str) -> None:
     endpoint = plane.ledger.endpoint_of(branch)
     timelines.clear(plane, branch.project_id)
     if endpoint and endpoint.wanted:
-        branches.start_compute(plane, endpoint.id)
+        computes.start(plane, endpoint.id)

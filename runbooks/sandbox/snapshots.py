@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from runbooks.model.moment import Moment
-from runbooks.sandbox import answers, branches, fork, names, timelines
+from runbooks.sandbox import answers, contents, fork, names, timelines
 from runbooks.sandbox.faults import Fault
 from runbooks.sandbox.history import Point
 from runbooks.sandbox.jobs import Task
@@ -167,29 +168,29 @@ def _expiry(text: str | None, now: Moment) -> Moment | None:
 
 
 def _fill(plane: Plane, snapshot: Snapshot, branch: Branch, place: Place) -> None:
-    found: dict[str, object] = {}
-
-    def arrange(session: fork.Session) -> None:
-        found.update(branches.inventory(plane, session, branch.roles, branch))
-
-    forked = fork.fork(plane.servers, place.timeline, place.point, snapshot.timeline_id, arrange=arrange)
-    found.pop("logical_size")
-    fields = found | {"ready": True, "timestamp": forked.parent_timestamp, "lsn": forked.parent_lsn}
-    # It stands on its own: nothing before it is reached through it.
-    alone = forked.timeline.model_copy(update={"origin_id": None})
-    plane.ledger.commit(alone, snapshot.model_copy(update=fields))
+    forked = _alone(plane, place.timeline, place.point, snapshot.timeline_id, branch)
+    fields = {name: forked.fields[name] for name in ("roles", "databases")}
+    fields |= {"ready": True, "timestamp": forked.parent_timestamp, "lsn": forked.parent_lsn}
+    plane.ledger.commit(forked.timeline, snapshot.model_copy(update=fields))
 
 
 def _fill_branch(plane: Plane, snapshot: Snapshot, branch_id: str) -> None:
-    branch, found = plane.ledger.get(Branch, branch_id), dict[str, object]()
+    branch = plane.ledger.get(Branch, branch_id)
+    forked = _alone(plane, plane.ledger.get(Timeline, snapshot.timeline_id), Point(), branch.timeline_id, branch)
+    new = contents.adopt(plane, branch, forked, parent_timestamp=None, parent_lsn=None)
+    plane.ledger.commit(forked.timeline, new)
 
-    def arrange(session: fork.Session) -> None:
-        found.update(branches.inventory(plane, session, branch.roles, branch))
 
-    source = plane.ledger.get(Timeline, snapshot.timeline_id)
-    forked = fork.fork(plane.servers, source, Point(), branch.timeline_id, arrange=arrange)
-    alone = forked.timeline.model_copy(update={"origin_id": None})
-    plane.ledger.commit(alone, branches.adopt(plane, branch, forked, **found, parent_timestamp=None, parent_lsn=None))
+def _alone(plane: Plane, source: Timeline, point: Point | None, timeline_id: str, like: Branch) -> fork.Forked:
+    """A fork without a link to where it came from: nothing older is reached through it, and it needs nothing else."""
+    forked = fork.fork(
+        plane.servers,
+        source,
+        point,
+        timeline_id,
+        arrange=lambda session: contents.read(plane, session, like.roles, like),
+    )
+    return replace(forked, timeline=forked.timeline.model_copy(update={"origin_id": None}))
 
 
 def _finalize(plane: Plane, branch_id: str, name: str | None) -> None:

@@ -16,9 +16,10 @@ import pytest
 from runbooks.clients import programs
 from runbooks.model.errors import SandboxFault
 from runbooks.sandbox import daemon, osuser
+from runbooks.sandbox.cluster import Cluster, Toolbox
 from runbooks.sandbox.osuser import Account
 from runbooks.sandbox.place import is_held
-from runbooks.sandbox.processes import is_free
+from runbooks.sandbox.processes import NOBODYS_PID, free_port, is_free
 from runbooks.sandbox.stack import Stack
 from tests.sandbox.test_branch_at_a_moment import count, rows
 from tests.sandbox.test_crash import processes_of
@@ -117,7 +118,7 @@ def test_a_pid_file_whose_number_belongs_to_somebody_else_now_does_not_get_them_
         with Stack.start(root) as stack:
             uri = stack.uri().reveal()
         (data,) = root.glob("projects/*/*/data")
-        bystander = subprocess.Popen(["sleep", "60"])
+        bystander = subprocess.Popen(["sleep", "60"], **Account.choose().spawning())  # PostgreSQL's own account
         try:
             (data / "postmaster.pid").write_text(f"{bystander.pid}\n{data}\n1\n1\n\n127.0.0.1\n1 1\nready\n")
             with Stack.start(root):
@@ -126,6 +127,23 @@ def test_a_pid_file_whose_number_belongs_to_somebody_else_now_does_not_get_them_
         finally:
             bystander.kill()
             bystander.wait()
+
+
+def test_the_word_ready_of_a_server_that_was_killed_is_not_taken_for_the_new_one_s() -> None:
+    with stack_root() as root:
+        with Stack.start(root) as stack:
+            tools = Toolbox(
+                osuser.prepare(root, Account.choose()), Account.choose(), stack.plane.ledger.state.superuser_password
+            )
+        (home,) = root.glob("projects/*/*")
+        cluster = Cluster(home, tools)
+        (cluster.data / "postmaster.pid").write_text(f"{NOBODYS_PID}\n{cluster.data}\n1\n1\n\n127.0.0.1\n1 1\nready\n")
+        server = cluster.start(free_port(), {})
+        try:
+            with server.wait().connect() as connection:
+                assert connection.execute("select 1").fetchall() == [(1,)]
+        finally:
+            server.stop()
 
 
 def test_a_state_file_from_another_version_is_refused_untouched() -> None:
