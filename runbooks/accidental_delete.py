@@ -18,7 +18,7 @@ from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.dsn import Dsn, same_database
-from runbooks.model.errors import BloomError, Refused, UsageFault, WrongTarget
+from runbooks.model.errors import BloomError, NotFound, Refused, UsageFault, WrongTarget
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.rows.applied import Applied
@@ -64,8 +64,8 @@ class Request(Record):
         )
 
 
-class Survey(Record):
-    """What was found, before anything in production is changed."""
+class Place(Record):
+    """Where the rows go, and the branch of the past that they come from."""
 
     project: str
     target: Identity
@@ -80,13 +80,19 @@ class Survey(Record):
     past_expires: Moment
     resolved: Moment | None
     """The last commit that the branch holds; None if Neon did not say."""
-    found: Found
     zone: str
+
+
+class Survey(Record):
+    """What was found, before anything in production is changed."""
+
+    place: Place
+    found: Found
 
 
 class RecoveryPlan(Plan):
     at: Moment
-    survey: Survey
+    place: Place
     recovery: RowsPlan
 
     @property
@@ -95,21 +101,21 @@ class RecoveryPlan(Plan):
 
     def confirmation(self) -> str | None:
         """Branch, database and number of rows; None if no row is missing, as then nothing is changed."""
-        target = self.survey.target
-        return f"{self.survey.target_branch}/{target.database}/{self.rows}" if self.rows else None
+        place = self.place
+        return f"{place.target_branch}/{place.target.database}/{self.rows}" if self.rows else None
 
     def preview(self) -> Preview:
-        survey, found = self.survey, self.recovery.found
-        resolved = "Neon did not say" if survey.resolved is None else survey.resolved.both(survey.zone)
+        place, found = self.place, self.recovery.found
+        resolved = "Neon did not say" if place.resolved is None else place.resolved.both(place.zone)
         return Preview(
             title="bring back deleted rows",
-            target=f"{self.rows:,} rows into database {survey.target.database} of branch {survey.target_branch_name} "
-            f"({survey.target_branch}), project {survey.project}",
+            target=f"{self.rows:,} rows into database {place.target.database} of branch {place.target_branch_name} "
+            f"({place.target_branch}), project {place.project}",
             facts=(
-                ("state of", self.at.both(survey.zone)),
+                ("state of", self.at.both(place.zone)),
                 ("last commit in it", resolved),
-                ("history reaches back to", survey.history_begins.both(survey.zone)),
-                ("read from branch", f"{survey.past_branch_name}, expires {survey.past_expires.both(survey.zone)}"),
+                ("history reaches back to", place.history_begins.both(place.zone)),
+                ("read from branch", f"{place.past_branch_name}, expires {place.past_expires.both(place.zone)}"),
                 ("condition", found.where or "none: every missing row of the named tables"),
             ),
             tables=tuple(_tables(found)),
@@ -151,7 +157,7 @@ def survey(run: Run[World], request: Request) -> Survey:
         except BaseException as error:
             _remove_after(error, world, past)
             raise
-    return Survey(
+    place = Place(
         project=target.project_id,
         target=here,
         target_branch=target.id,
@@ -163,23 +169,23 @@ def survey(run: Run[World], request: Request) -> Survey:
         past_branch_name=past.branch.name,
         past_expires=_expiry(past, now, world),
         resolved=past.resolved,
-        found=found,
         zone=world.policy.local_timezone,
     )
+    return Survey(place=place, found=found)
 
 
 def plan(request: Request, survey: Survey) -> RecoveryPlan:
     """Pure. Raises Refused if a trigger would fire that can neither be kept quiet nor was accepted by name."""
     recovery = make_plan(survey.found, accept_triggers=request.accept_triggers)
-    return RecoveryPlan(at=request.at, survey=survey, recovery=recovery)
+    return RecoveryPlan(at=request.at, place=survey.place, recovery=recovery)
 
 
 @contextmanager
 def locked(run: Run[World], plan: RecoveryPlan) -> Iterator[Connection]:
     """Production's session, proved to be the surveyed database, holding its recovery lock."""
-    survey = plan.survey
-    with production_session(run, survey, f"{run.id} {run.world.operator}") as production:
-        with hold_lock(production, run.id, run.world.operator, zone=survey.zone, progress=run.tell):
+    place = plan.place
+    with production_session(run, place, f"{run.id} {run.world.operator}") as production:
+        with hold_lock(production, run.id, run.world.operator, zone=place.zone, progress=run.tell):
             yield production
 
 
@@ -218,16 +224,16 @@ def _is_written_back(running: Running[World, RecoveryPlan]) -> WrittenBack | Non
 
 def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
     """In sessions of its own: what others can read."""
-    survey = running.plan.survey
-    with production_session(running, survey, f"proof {running.id}") as production, _past_session(running) as branch:
+    place = running.plan.place
+    with production_session(running, place, f"proof {running.id}") as production, _past_session(running) as branch:
         proof = prove_recovery(production, branch, running.plan.recovery, running.result(WRITE_BACK).applied)
     return ProvedRows(proof=proof)
 
 
 def _remove_branch(running: Running[World, RecoveryPlan]) -> BranchRemoved:
-    survey = running.plan.survey
-    running.world.neon.remove_branch(survey.past_branch, name=survey.past_branch_name)
-    return BranchRemoved(branch=survey.past_branch)
+    place = running.plan.place
+    running.world.neon.remove_branch(place.past_branch, name=place.past_branch_name)
+    return BranchRemoved(branch=place.past_branch)
 
 
 WRITE_BACK: Step[World, RecoveryPlan, WrittenBack] = Step(
@@ -273,7 +279,7 @@ def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
     if proof.verdict != "passed":
         verdict = Verdict.FAILED
     there = sum(table.already_there for table in applied.tables)
-    state = f"the state of {plan.at.both(plan.survey.zone)}"
+    state = f"the state of {plan.at.both(plan.place.zone)}"
     summary = (
         f"{applied.inserted:,} rows are back and equal to {state}"
         if applied.inserted
@@ -373,28 +379,36 @@ def _remove_after(error: BaseException, world: World, past: BranchAt) -> None:
 
 @contextmanager
 def _past_session(running: Running[World, RecoveryPlan]) -> Iterator[Connection]:
-    survey = running.plan.survey
-    with _session(running, survey, survey.past_branch, f"past {running.id}") as session:
-        prove(session, survey.found.branch)
+    """A session on the branch of the past. NotFound, saying what to do, if it has expired."""
+    place = running.plan.place
+    try:
+        session = _session(running, place, place.past_branch, f"past {running.id}")
+    except NotFound as gone:
+        raise NotFound(
+            f"branch {place.past_branch_name} of this run is gone; it was to expire at "
+            f"{place.past_expires.both(place.zone)}",
+            safe="no row was written by this attempt",
+            next_step=f"see how far the run came: invoke run.show {running.id}; then start a new one",
+        ) from gone
+    with closing(session):
+        prove(session, running.plan.recovery.found.branch)
         yield session
 
 
 @contextmanager
-def production_session(run: Run[World], survey: Survey, name: str) -> Iterator[Connection]:
+def production_session(run: Run[World], place: Place, name: str) -> Iterator[Connection]:
     """A session on the surveyed database, proved to be it. Raises WrongTarget, and the errors of connecting."""
-    with _session(run, survey, survey.target_branch, name) as session:
-        prove(session, survey.target)
+    with closing(_session(run, place, place.target_branch, name)) as session:
+        prove(session, place.target)
         yield session
 
 
-@contextmanager
-def _session(run: Run[World], survey: Survey, branch_id: str, name: str) -> Iterator[Connection]:
+def _session(run: Run[World], place: Place, branch_id: str, name: str) -> Connection:
     """A session on a branch; where and with which password, the API is asked for that very branch."""
     world = run.world
     branch = world.neon.branch(branch_id)
-    dsn = world.neon.connection(branch=branch, database=survey.target.database, role=survey.target.role)
-    with closing(_open(world, dsn, name, run)) as session:
-        yield session
+    dsn = world.neon.connection(branch=branch, database=place.target.database, role=place.target.role)
+    return _open(world, dsn, name, run)
 
 
 def _tables(found: Found) -> Iterator[Table]:
@@ -416,13 +430,13 @@ def _tables(found: Found) -> Iterator[Table]:
 
 
 def _warnings(plan: RecoveryPlan) -> Iterator[str]:
-    survey, found = plan.survey, plan.recovery.found
-    if survey.resolved is None:
+    place, found = plan.place, plan.recovery.found
+    if place.resolved is None:
         yield "Neon did not say which commit the branch ends with: the moment is unproved"
-    elif plan.at.utc - survey.resolved.utc > QUIET:
-        yield f"the last commit is {plan.at.utc - survey.resolved.utc} before the moment: right for a quiet database"
-    if survey.history_retention < survey.promised_window:
-        yield f"Neon keeps {survey.history_retention} of history, less than the promised {survey.promised_window}"
+    elif plan.at.utc - place.resolved.utc > QUIET:
+        yield f"the last commit is {plan.at.utc - place.resolved.utc} before the moment: right for a quiet database"
+    if place.history_retention < place.promised_window:
+        yield f"Neon keeps {place.history_retention} of history, less than the promised {place.promised_window}"
     for trigger in plan.recovery.suppressed:
         yield f"trigger {trigger.label} is kept from firing; its table is closed to other writers for that moment"
     for trigger in plan.recovery.fired:

@@ -88,11 +88,11 @@ def survey(run: Run[World], request: Request) -> Survey:
             safe="nothing was changed",
             next_step=f"invoke run.show {request.recovery}",
         )
-    with production_session(run, recovery.survey, f"survey {run.id}") as production:
+    with production_session(run, recovery.place, f"survey {run.id}") as production:
         undo = survey_undo(production, undo_file)
     return Survey(
-        target_branch=recovery.survey.target_branch,
-        target_branch_name=recovery.survey.target_branch_name,
+        target_branch=recovery.place.target_branch,
+        target_branch_name=recovery.place.target_branch_name,
         undo_file=str(undo_file),
         undo=undo,
     )
@@ -107,7 +107,7 @@ def _locked(run: Run[World], plan: TakeBackPlan) -> Iterator[Connection]:
     """Production's session, proved to be the recovered database, holding its recovery lock."""
     world = run.world
     recovery = _recovery(Path(plan.undo_file).parent, plan.undo.run)
-    with production_session(run, recovery.survey, f"{run.id} {world.operator}") as production:
+    with production_session(run, recovery.place, f"{run.id} {world.operator}") as production:
         with hold_lock(production, run.id, world.operator, zone=world.policy.local_timezone, progress=run.tell):
             yield production
 

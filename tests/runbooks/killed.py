@@ -1,7 +1,8 @@
 """A process that carries out a run and kills itself with signal 9 at a chosen point: `python -m tests.runbooks.killed`.
 
-Points are counted where the process touches something outside itself: lines of the journal, statements of the
-execution, calls of the Neon API. It exits with 0 if the run ended before the point was reached.
+Points are counted where the process touches something outside itself: lines of the journal, places in the source that
+speak to a database after the consent (each place once), calls that change something at Neon. It exits with 0 if the run
+ended before the point was reached.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -31,11 +33,11 @@ def main() -> None:
     facts.engine().start(runbook, request, facts.world(), YES, RunId.parse(order["run_id"]))
 
 
-def _armed(kind: type, name: str, point: int, side: str, counts: Callable[[], bool] = lambda: True) -> None:
+def _armed(kind: type, name: str, point: int, side: str, counts: Callable[..., bool] = lambda *_: True) -> None:
     original, numbers = getattr(kind, name), itertools.count(1)
 
     def killing(*args: Any, **kwargs: Any) -> Any:
-        number = next(numbers) if counts() else 0
+        number = next(numbers) if counts(*args) else 0
         if (number, side) == (point, "before"):
             os.kill(os.getpid(), signal.SIGKILL)
         answer = original(*args, **kwargs)
@@ -52,7 +54,7 @@ def _journal(point: int, side: str) -> None:
 
 def _statement(point: int, side: str) -> None:
     """Every exchange with a database server from the consent on: statements, COPY data, COMMIT."""
-    append, executing = Journal.append, []
+    append, executing, seen = Journal.append, [], set()
 
     def watching(self: Journal, event: str, data: Any = None) -> Any:
         entry = append(self, event, data)
@@ -60,16 +62,24 @@ def _statement(point: int, side: str) -> None:
             executing.append(event)
         return entry
 
+    def is_new_place(*_: Any) -> bool:
+        frames = (frame for frame in traceback.extract_stack() if "/runbooks/" in frame.filename)
+        ours = [(frame.filename, frame.lineno) for frame in frames if "/tests/" not in frame.filename]
+        place = tuple(ours[-2:])
+        fresh = bool(executing) and place not in seen
+        seen.add(place)
+        return fresh
+
     Journal.append = watching  # type: ignore[method-assign]
-    _armed(psycopg.Connection, "wait", point, side, counts=lambda: bool(executing))
+    _armed(psycopg.Connection, "wait", point, side, counts=is_new_place)
 
 
-def _call(point: int, side: str) -> None:
-    """Calls of the Neon API; `after` is the answer that is lost."""
-    _armed(httpx.Client, "send", point, side)
+def _change(point: int, side: str) -> None:
+    """Calls that change something at Neon; `after` is the answer that is lost."""
+    _armed(httpx.Client, "send", point, side, counts=lambda _client, request: request.method != "GET")
 
 
-ARM = {"journal": _journal, "statement": _statement, "call": _call}
+ARM = {"journal": _journal, "statement": _statement, "change": _change}
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -116,16 +117,22 @@ def resumed_well(facts: Facts, scenario: Scenario) -> None:
     scenario.check(facts, ended)
 
 
+KILLS = [
+    (book, kind, side)
+    for book in RUNBOOKS
+    for kind, side in (("journal", "before"), ("journal", "after"), ("change", "before"), ("change", "after"),
+                       ("statement", "after"))
+    # What the drill does to a database is the recovery's, which is killed everywhere on its own.
+    if book is not drill.RUNBOOK or (kind, side) == ("journal", "before")
+]  # fmt: skip
+
+
 @pytest.mark.long
-@each_runbook
-@pytest.mark.parametrize(("kind", "side"), [("journal", "before"), ("journal", "after"), ("call", "before"),
-                                            ("call", "after"), ("statement", "after")])  # fmt: skip
+@pytest.mark.parametrize(("book", "kind", "side"), KILLS, ids=lambda value: getattr(value, "name", value))
 def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
     book: AnyRunbook, kind: str, side: str, seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point = 0
-    while True:
-        point += 1
+    for point in itertools.count(1):
         with stack_root() as home:
             home.chmod(0o711)
             monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
@@ -133,7 +140,8 @@ def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
             if not killed(facts, scenario, kind, point, side):
                 break
             resumed_well(facts, scenario)
-    assert point > 3, "the points were not counted where the run touches the world"
+    least = {"journal": 12, "statement": 20, "change": 1}[kind]
+    assert point >= least, "the points were not counted where the run touches the world"
 
 
 class Recorder:
