@@ -14,6 +14,7 @@ from runbooks.cli.command import command
 HERE = Path(__file__).resolve().parent
 ENV = "environment of the policy (default: its default_environment)"
 JSON = "print the answer as JSON on stdout"
+RUN = "id of the run, as invoke run.list shows it; may be given without the flag"
 CONFIRM = "the value that the preview printed: consent to change that target"
 
 recover, run, drill, sandbox, docs = (Collection(name) for name in ("recover", "run", "drill", "sandbox", "docs"))
@@ -42,13 +43,12 @@ def accidental_delete(c, at="", tables="", where="", database="", accept_trigger
     return desk.start(RUNBOOK, request)
 
 
-@command(recover, "undo", dry=True, run_id="the recovery to take back", confirm=CONFIRM, json=JSON)
+@command(recover, "undo", dry=True, run_id=RUN, confirm=CONFIRM, json=JSON)
 def undo(c, run_id, confirm="", json=False):
-    """Take back exactly the rows that a recovery inserted, except those that were changed since."""
-    from runbooks.undo_recovery import RUNBOOK, Request
-
+    """Take back exactly the rows that recovery RUN_ID inserted, except those that were changed since."""
     from runbooks.cli.desk import Desk, environment_of
     from runbooks.model.run_id import RunId
+    from runbooks.undo_recovery import RUNBOOK, Request
 
     recovery = RunId.parse(run_id)
     desk = Desk(c, environment_of(recovery), confirm, as_json=json)
@@ -73,9 +73,9 @@ def run_list(c, json=False):
     return listed(runs(), zone())
 
 
-@command(run, "show", dry=True, run_id="which run", json=JSON)
+@command(run, "show", dry=True, run_id=RUN, json=JSON)
 def run_show(c, run_id, json=False):
-    """One run's story: every line of its journal."""
+    """The story of run RUN_ID: every line of its journal."""
     from runbooks.cli.desk import runs, zone
     from runbooks.model.run_id import RunId
     from runbooks.report.runs import shown
@@ -83,9 +83,9 @@ def run_show(c, run_id, json=False):
     return shown(runs(), RunId.parse(run_id), zone())
 
 
-@command(run, "verify", dry=True, run_id="which run", json=JSON)
+@command(run, "verify", dry=True, run_id=RUN, json=JSON)
 def run_verify(c, run_id, json=False):
-    """Re-check the hash chain of a run's journal."""
+    """Re-check the hash chain of the journal of run RUN_ID."""
     from runbooks.cli.desk import runs
     from runbooks.model.run_id import RunId
     from runbooks.report.runs import verified
@@ -93,9 +93,9 @@ def run_verify(c, run_id, json=False):
     return verified(runs(), RunId.parse(run_id))
 
 
-@command(run, "resume", dry=True, run_id="which run", confirm=CONFIRM, json=JSON)
+@command(run, "resume", dry=True, run_id=RUN, confirm=CONFIRM, json=JSON)
 def run_resume(c, run_id, confirm="", json=False):
-    """Go on with a run from its journal: after consent, a failure, or a kill. Every option is in the journal."""
+    """Go on with run RUN_ID: after consent, a failure, or a kill. Every option is in its journal."""
     from runbooks.cli.desk import Desk, environment_of, runbook_name_of
     from runbooks.model.run_id import RunId
     from runbooks.registry import runbook_named
@@ -108,36 +108,35 @@ def run_resume(c, run_id, confirm="", json=False):
 @command(sandbox, "up", json=JSON)
 def sandbox_up(c, json=False):
     """Start the local stack: PostgreSQL with point-in-time recovery behind a Neon API. No account needed."""
-    from runbooks.sandbox.daemon import default_root, up
+    from runbooks.cli import stack
 
-    return up(default_root())
+    return stack.up()
 
 
 @command(sandbox, "down", delete="also delete its databases", json=JSON)
 def sandbox_down(c, delete=False, json=False):
     """Stop the local stack; its data stays unless --delete is given."""
-    from runbooks.sandbox.daemon import default_root, down
+    from runbooks.cli import stack
 
-    return down(default_root(), delete=delete)
+    return stack.down(delete=delete)
 
 
 @command(sandbox, "status", dry=True, json=JSON)
 def sandbox_status(c, json=False):
     """Is the local stack running, and where."""
-    from runbooks.sandbox.daemon import default_root, status
+    from runbooks.cli import stack
 
-    return status(default_root())
+    return stack.status()
 
 
 @command(sandbox, "seed", clients="how many clients (default 2000)", json=JSON)
 def sandbox_seed(c, clients="2000", json=False):
     """Fill the local stack with the Bloom-like example data."""
+    from runbooks.cli import stack
     from runbooks.cli.desk import Desk
-    from runbooks.drill import Request
-    from runbooks.sandbox.seed import seed
 
     desk = Desk(c, "sandbox", "", as_json=json)
-    return seed(desk.dsn(), clients=Request.parse(clients).clients, progress=desk.voice.say)
+    return stack.seeded(desk.dsn(), clients, desk.voice.say)
 
 
 @command(sandbox, "psql", branch="branch id or name (default: the default branch)")

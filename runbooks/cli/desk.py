@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import socket
@@ -22,7 +23,7 @@ from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs, default_root, summary
 from runbooks.engine.step import AnyRunbook, Ended
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import PolicyFault, SandboxFault
+from runbooks.model.errors import PolicyFault, SandboxFault, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy, SandboxEnvironment
 from runbooks.model.record import Record
@@ -42,7 +43,7 @@ class Desk:
         name = env or policy.default_environment
         environment = _environment(policy, name)
         operator = os.environ.get("BLOOM_DR_OPERATOR") or f"{getpass.getuser()}@{socket.gethostname()}"
-        self.voice = Console(policy.local_timezone)
+        self.voice = console()
         self.runs = runs()
         self.world = World(
             name=name,
@@ -54,10 +55,10 @@ class Desk:
             connect=connect,
         )
         self._engine = Engine(self.runs, self.voice, self.now, name, operator)
-        preview_only = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says
-        at_terminal = sys.stdin.isatty() and sys.stderr.isatty() and not as_json and not preview_only
+        self._dry = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says
+        at_terminal = sys.stdin.isatty() and sys.stderr.isatty() and not as_json and not self._dry
         self._consenting = Consenting(
-            operator, None if preview_only else confirm or None, self.voice.ask if at_terminal else None
+            operator, None if self._dry else confirm or None, self.voice.ask if at_terminal else None
         )
 
     @staticmethod
@@ -68,6 +69,12 @@ class Desk:
         return self._engine.start(runbook, request, self.world, self._consenting)
 
     def resume(self, runbook: AnyRunbook, run_id: RunId) -> Ended:
+        if self._dry and any(entry.event in ("consented", "executing") for entry in self.runs.reading(run_id).entries):
+            raise UsageFault(
+                f"run {run_id} has its consent, so going on with it would change things",
+                safe="nothing was started",
+                next_step=f"invoke run.show {run_id} tells how far it is; without --dry, run.resume goes on",
+            )
         return self._engine.resume(runbook, run_id, self.world, self._consenting)
 
     def dsn(self, branch: str = "") -> Dsn:
@@ -88,12 +95,13 @@ def load_policy() -> Policy:
     return Policy.load(Path(os.environ.get("BLOOM_DR_POLICY") or ROOT / "policy.toml"))
 
 
+@functools.cache
 def console() -> Console:
-    """A voice in the policy's time zone; in UTC while there is no policy that can be read."""
+    """The one voice of this process. While the policy cannot be read it knows nobody to call."""
     try:
-        return Console(load_policy().local_timezone)
+        return Console(load_policy().contacts)
     except PolicyFault:
-        return Console("UTC")
+        return Console()
 
 
 def runs() -> Runs:
@@ -101,7 +109,11 @@ def runs() -> Runs:
 
 
 def zone() -> str:
-    return load_policy().local_timezone
+    """Where people here are; UTC while the policy cannot be read, as journals have to be readable then, too."""
+    try:
+        return load_policy().local_timezone
+    except PolicyFault:
+        return "UTC"
 
 
 def environment_of(run_id: RunId) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
+import termios
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from rich.console import Console as Terminal
 from rich.status import Status
@@ -17,7 +16,8 @@ from rich.text import Text
 
 from runbooks.engine.plan import Ending, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Step
-from runbooks.model.errors import BloomError
+from runbooks.model.errors import BloomError, ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault
+from runbooks.model.policy import Contact
 from runbooks.model.run_id import RunId
 
 _COLOUR = {
@@ -27,22 +27,34 @@ _COLOUR = {
     Effect.DESTROYS: "red",
 }
 _QUIET_SECONDS = 2.0
+_NOBODY_TO_CALL = (ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault)
+"""What the person at the keyboard can cure alone."""
+
+
+class _Screen(Terminal):
+    """A terminal that may go away. The journal is the truth: a lost screen must not end a recovery half-way."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 class Console:
     """Speaks on stderr. On a terminal progress is one line, rewritten; elsewhere at most one line in two seconds."""
 
-    def __init__(self, zone: str, *, terminal: Terminal | None = None, clock: Callable[[], float] = time.monotonic):
-        self._out = terminal or Terminal(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
-        self._zone = ZoneInfo(zone)
+    def __init__(
+        self,
+        contacts: Sequence[Contact] = (),
+        *,
+        terminal: Terminal | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out = terminal or _Screen(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
+        self._contacts = contacts
         self._clock = clock
         self._status: Status | None = None
         self._last_said = float("-inf")
-
-    def at(self, moment: datetime) -> str:
-        """A time as people here read it: local and UTC side by side."""
-        local = moment.astimezone(self._zone)
-        return f"{local:%Y-%m-%d %H:%M:%S %Z} ({moment.astimezone(ZoneInfo('UTC')):%H:%M:%S} UTC)"
+        self.run_id: RunId | None = None
+        """The run that this process opened; with nested runs, the outermost."""
 
     def say(self, text: str) -> None:
         if self._status is not None and self._out.is_terminal:
@@ -52,6 +64,7 @@ class Console:
             self._line(f"      {text}", "dim")
 
     def opened(self, runbook: str, run_id: RunId, folder: Path) -> None:
+        self.run_id = self.run_id or run_id
         self._line(f"run {run_id}  {runbook}", "bold")
         self._line(f"      journal: {folder}", "dim")
         self._watch()
@@ -89,26 +102,54 @@ class Console:
 
     def ended(self, ending: Ending) -> None:
         self._rest()
-        colour = "bold green" if ending.verdict is Verdict.PROVED else "bold red"
-        self._line(f"{ending.verdict.upper()}  {ending.summary}", colour)
+        proved = ending.verdict is Verdict.PROVED
+        self._line(f"{ending.verdict.upper()}  {ending.summary}", "bold green" if proved else "bold red")
         for name, value in ending.facts:
             self._fact(name, value)
         for item in ending.left_open:
             self._line(f"  open: {item}", "yellow")
+        if not proved:
+            self._call()
 
     def error(self, error: BloomError) -> None:
+        """What a person needs when it stopped: what happened, what is safe, which run it was, what to do next."""
         self._rest()
-        self._line(f"error: {error.happened}", "bold red")
+        if isinstance(error, ConsentNeeded):
+            self._line(f"stopped: {error.happened}", "bold yellow")
+        else:
+            self._line(f"error: {error.happened}", "bold red")
         for note in getattr(error, "__notes__", ()):
             self._line(f"  also:  {note}", "red")
         self._line(f"  safe:  {error.safe}")
+        if self.run_id is not None and str(self.run_id) not in error.next_step:
+            self._line(f"  run:   {self.run_id} (its story: invoke run.show {self.run_id})")
         self._line(f"  next:  {error.next_step}")
+        if self.run_id is not None and not isinstance(error, _NOBODY_TO_CALL):
+            self._call()
+
+    def interrupted(self) -> None:
+        """Ctrl-C, or a signal that asks to stop."""
+        self._rest()
+        self._line("")
+        self._line("interrupted", "bold red")
+        if self.run_id is not None:
+            self._line("  safe:  the journal holds every step that was begun; resuming looks first at what it did")
+            self._line(f"  next:  invoke run.resume {self.run_id}")
 
     def ask(self, wanted: str) -> str:
         """Ask the person at the terminal to type the value of the plan; an empty line means no."""
         self._rest()
         self._out.print(Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): "), end="")
-        return sys.stdin.readline().strip()
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):
+            self._line("")
+        return line.strip()
+
+    def _call(self) -> None:
+        for number, contact in enumerate(self._contacts):
+            self._line(f"{'  call:  ' if number == 0 else '         '}{contact.name}, {contact.how} ({contact.role})")
 
     def _line(self, text: str, style: str = "") -> None:
         self._out.print(Text(text, style=style), soft_wrap=True)
@@ -117,7 +158,8 @@ class Console:
         self._out.print(Text.assemble((f"  {name:<26}", "dim"), value), soft_wrap=True)
 
     def _grid(self, table: Table) -> None:
-        grid = Grid(title=Text(table.title), title_justify="left", box=None, pad_edge=True, header_style="dim")
+        self._line(table.title)
+        grid = Grid(box=None, pad_edge=True, header_style="dim")
         for head in table.head:
             grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
         for row in table.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,16 @@ from pydantic import BaseModel
 
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
-from runbooks.model.errors import BloomError, CouldNotVerify, Incomplete, ObjectiveMissed, ProofFailed
+from runbooks.model.errors import (
+    INTERRUPTED,
+    UNEXPECTED,
+    BloomError,
+    CouldNotVerify,
+    Incomplete,
+    ObjectiveMissed,
+    ProofFailed,
+)
+from runbooks.model.run_id import RunId
 
 _EXIT = {
     Verdict.PROVED: 0,
@@ -41,17 +51,21 @@ def answer_of(value: Any) -> Answer:
     return Answer("\n".join(lines), data)
 
 
-def of_error(error: BloomError) -> Answer:
+def of_error(error: BloomError, run_id: RunId | None) -> Answer:
     """The JSON form of a failure; its text is for stderr and comes from the console."""
-    told = {
-        "kind": type(error).__name__,
-        "exit_code": error.exit_code,
-        "happened": error.happened,
-        "safe": error.safe,
-        "next_step": error.next_step,
-        "notes": list(getattr(error, "__notes__", ())),
-    }
-    return Answer("", {"error": told}, error.exit_code)
+    told = (error.happened, error.safe, error.next_step)
+    return _failure(type(error).__name__, error.exit_code, run_id, told, getattr(error, "__notes__", ()))
+
+
+def of_interruption(run_id: RunId | None) -> Answer:
+    told = ("interrupted", "the journal holds every step that was begun", "invoke run.list, then run.resume")
+    return _failure("Interrupted", INTERRUPTED, run_id, told)
+
+
+def of_fault(fault: Exception, run_id: RunId | None) -> Answer:
+    """A fault in this program. Its words may quote data or a password, so only its kind is told."""
+    told = ("a fault in this program", "the journal holds every step that was begun", "read the trace on stderr")
+    return _failure(type(fault).__name__, UNEXPECTED, run_id, told)
 
 
 def plain(value: Any) -> Any:
@@ -73,6 +87,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path) or hasattr(value, "reveal"):  # str() of a secret is its mask
         return str(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _failure(
+    kind: str, exit_code: int, run_id: RunId | None, told: tuple[str, str, str], notes: Iterable[str] = ()
+) -> Answer:
+    happened, safe, next_step = told
+    error = {
+        "kind": kind,
+        "exit_code": exit_code,
+        "run_id": None if run_id is None else str(run_id),
+        "happened": happened,
+        "safe": safe,
+        "next_step": next_step,
+        "notes": list(notes),
+    }
+    return Answer("", {"error": error}, exit_code)
 
 
 def _of_run(ended: Ended) -> Answer:
