@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from runbooks.model.moment import Moment
+from runbooks.sandbox import daemon
 from runbooks.sandbox.daemon import Running
 from runbooks.sandbox.stack import Stack
 
@@ -45,6 +46,7 @@ def stack_root() -> Iterator[Path]:
     try:
         yield root
     finally:
+        daemon.down(root)  # what a test that failed has left running
         shutil.rmtree(root)
 
 

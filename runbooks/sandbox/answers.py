@@ -13,7 +13,6 @@ from runbooks.sandbox.records import Branch, Database, Endpoint, Operation, Proj
 Json = dict[str, Any]
 
 REGION = "sandbox-localhost"
-PG_VERSION = 17
 RECOVERABLE_FOR = timedelta(days=7)
 NOTICE = "local sandbox with fsync off: no real data belongs here"
 _NO_USE = dict.fromkeys(
@@ -66,7 +65,7 @@ def _project_common(row: Project) -> Json:
             **row.settings,
             "enable_logical_replication": row.logical_replication,
         },
-        "pg_version": PG_VERSION,
+        "pg_version": row.pg_version,
         "proxy_host": names.DOMAIN,
         "branch_logical_size_limit": 16 * 1024,
         "branch_logical_size_limit_bytes": 16 * 1024**3,

@@ -23,7 +23,7 @@ class Chores(threading.Thread):
     """Runs until `stop`. A chore that fails is logged and tried again in the next round."""
 
     def __init__(self, plane: Plane) -> None:
-        super().__init__(name="sandbox-chores")
+        super().__init__(name="sandbox-chores", daemon=True)
         self._plane = plane
         self._ending = threading.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 
 DOMAIN = "sandbox.localhost"
@@ -60,10 +61,10 @@ def lsn(value: int) -> str:
 
 def read_lsn(text: str) -> int:
     """ValueError if `text` is not an LSN such as 0/1E19478."""
-    high, slash, low = text.partition("/")
-    if not slash or not (1 <= len(high) <= 8 and 1 <= len(low) <= 8):
+    found = re.fullmatch(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", text, re.ASCII | re.IGNORECASE)
+    if not found:
         raise ValueError(f"not an LSN: {text!r}")
-    return (int(high, 16) << 32) + int(low, 16)
+    return (int(found[1], 16) << 32) + int(found[2], 16)
 
 
 def _words() -> str:

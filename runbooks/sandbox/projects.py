@@ -75,7 +75,7 @@ class Update(Body):
 
 def create(plane: Plane, call: Call) -> Answer:
     wish = call.read(Create).project
-    if wish.pg_version not in (None, answers.PG_VERSION) or not wish.store_passwords:
+    if wish.pg_version not in (None, plane.servers.pg_version) or not wish.store_passwords:
         raise Fault.NOT_PART(what=f"PostgreSQL {wish.pg_version}, or a project that stores no passwords,")
     return 201, start(plane, wish)
 
@@ -87,7 +87,7 @@ def start(plane: Plane, wish: NewProject) -> Json:
     id_ = names.project_id()
     project = Project(
         id=id_, name=wish.name or id_, org_id=wish.org_id, created_at=now, updated_at=now,
-        history_retention_seconds=wish.history_retention_seconds,
+        history_retention_seconds=wish.history_retention_seconds, pg_version=plane.servers.pg_version,
         logical_replication=bool(wish.settings.enable_logical_replication), settings=_settings(wish.settings),
     )  # fmt: skip
     branch, endpoint = _first_branch(project, wish.branch, now)

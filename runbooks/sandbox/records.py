@@ -77,6 +77,7 @@ class Project(Record):
     created_at: Moment
     updated_at: Moment
     history_retention_seconds: int
+    pg_version: int
     logical_replication: bool = False
     settings: dict[str, object] = Field(default_factory=dict)
     deleted_at: Moment | None = None

@@ -26,6 +26,11 @@ class Servers:
         self._running: dict[str, Server] = {}
         self._lock = threading.Lock()
 
+    @property
+    def pg_version(self) -> int:
+        """The major version of every server of the stack."""
+        return self._tools.program.version[0]
+
     def folder(self, project_id: str) -> Path:
         """Where the timelines of a project are, a folder each."""
         return self._root / "projects" / project_id

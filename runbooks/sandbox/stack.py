@@ -73,7 +73,9 @@ class Stack:
             _ensure_project(plane)
             api = _listen(plane)
             closing.callback(api.server_close)
-            serving = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox-api")
+            serving = threading.Thread(
+                target=api.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox-api", daemon=True
+            )
             serving.start()
             closing.callback(serving.join)
             closing.callback(api.shutdown)

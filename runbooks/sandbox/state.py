@@ -23,8 +23,8 @@ Owned = TypeVar("Owned", Branch, Endpoint, Timeline, Snapshot, Operation)
 class State(Record):
     """Everything, by id. Never changed: a new one takes its place."""
 
-    api_key: str
-    superuser_password: str
+    api_key: str = Field(repr=False)
+    superuser_password: str = Field(repr=False)
     api_port: int | None = None
     default_project: str | None = None
     projects: dict[str, Project] = Field(default_factory=dict)
@@ -60,7 +60,7 @@ class Ledger:
             text = path.read_bytes()
         except FileNotFoundError:
             ledger = cls(path, fresh)
-            ledger._save()
+            ledger._replace(fresh)
             return ledger
         try:
             return cls(path, State.model_validate_json(text))
@@ -77,8 +77,7 @@ class Ledger:
 
     def configure(self, **fields: object) -> None:
         with self._lock:
-            self._state = self._state.model_copy(update=fields)
-            self._save()
+            self._replace(self._state.model_copy(update=fields))
 
     def commit(self, *put: Row, drop: Iterable[Row] = ()) -> None:
         """Put and drop records in one step: after a crash either all of it happened or nothing."""
@@ -90,8 +89,7 @@ class Ledger:
                 _table(self._state, changed, row).pop(row.id, None)
             if "operations" in changed:
                 changed["operations"] = _newest(changed["operations"])
-            self._state = self._state.model_copy(update=changed)
-            self._save()
+            self._replace(self._state.model_copy(update=changed))
 
     def change(self, row: R, **fields: object) -> R:
         """The record as it is now, with `fields` replaced; committed and returned."""
@@ -138,12 +136,13 @@ class Ledger:
     def default_branch(self, project_id: str) -> Branch:
         return next(each for each in self.of(Branch, project_id) if each.default)
 
-    def _save(self) -> None:
+    def _replace(self, state: State) -> None:
         beside = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self._state.model_dump_json())
+            file.write(state.model_dump_json())
         beside.replace(self._path)
+        self._state = state
 
 
 def _table(state: State, changed: dict[str, dict[str, Row]], row: Row) -> dict[str, Row]:

@@ -54,6 +54,18 @@ def test_a_stopped_stack_leaves_no_process_and_comes_back_as_it_was() -> None:
             assert count(api, branch, "kept") == 1
 
 
+def test_what_was_suspended_stays_suspended() -> None:
+    with stack_root() as root:
+        with Stack.start(root) as stack, speaking_to(stack) as api:
+            (endpoint,) = api.call("GET", f"{api.project}/endpoints")["endpoints"]
+            path = f"{api.project}/endpoints/{endpoint['id']}"
+            api.done("POST", f"{path}/suspend")
+        with Stack.start(root) as stack, speaking_to(stack) as api:
+            assert api.call("GET", path)["endpoint"]["current_state"] == "idle"
+            api.done("POST", f"{path}/start")
+            assert rows(api.uri(), "select 1") == [(1,)]
+
+
 def test_facts_and_secrets_are_for_their_owner_only() -> None:
     with stack_root() as root, Stack.start(root) as stack:
         facts = json.loads((root / "stack.json").read_text())
