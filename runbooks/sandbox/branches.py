@@ -86,11 +86,6 @@ def list_all(plane: Plane, call: Call) -> Answer:
     }
 
 
-def count(plane: Plane, call: Call) -> Answer:
-    plane.ledger.project(call.project_id)
-    return 200, {"count": sum(1 for _ in plane.ledger.of(Branch, call.project_id))}
-
-
 def show(plane: Plane, call: Call) -> Answer:
     branch = plane.branch(call)
     return 200, {"branch": answers.branch(branch), "annotation": answers.annotation(branch)}
@@ -124,17 +119,6 @@ def delete(plane: Plane, call: Call) -> Answer:
         return 200, {"branch": answers.branch(branch), "operations": operations_json(remove(plane, branch))}
 
 
-def set_as_default(plane: Plane, call: Call) -> Answer:
-    with plane.jobs.admission(call.project_id):
-        branch = plane.branch(call)
-        if branch.expires_at is not None:
-            raise Fault.EXPIRY_FORBIDDEN(kind="default")
-        before = plane.ledger.default_branch(call.project_id)
-        branch = branch.model_copy(update={"default": True})
-        plane.ledger.commit(*({before.id: before.model_copy(update={"default": False})} | {branch.id: branch}).values())
-        return 200, {"branch": answers.branch(branch), "operations": []}
-
-
 def require_deletable(plane: Plane, branch: Branch) -> None:
     """ApiFault 422 with the rule that forbids it."""
     if branch.protected:
@@ -149,9 +133,10 @@ def require_deletable(plane: Plane, branch: Branch) -> None:
 
 def remove(plane: Plane, branch: Branch) -> tuple[Operation, ...]:
     """Schedule the removal of a branch that may be deleted. The caller holds the project's admission."""
-    computes = [each for each in plane.ledger.of(Endpoint, branch.project_id) if each.branch_id == branch.id]
     tasks = [
-        Task("suspend_compute", lambda: plane.servers.stop(branch.timeline_id), branch.id, each.id) for each in computes
+        Task("suspend_compute", lambda: plane.servers.stop(branch.timeline_id), branch.id, each.id)
+        for each in plane.ledger.of(Endpoint, branch.project_id)
+        if each.branch_id == branch.id
     ]
     tasks.append(Task("delete_timeline", lambda: _forget(plane, branch.id), branch.id))
     return plane.jobs.schedule(branch.project_id, tasks)

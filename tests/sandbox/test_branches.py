@@ -56,14 +56,6 @@ def test_branches_that_others_need_are_not_deleted(steady_api: Api) -> None:
     api.done("DELETE", api.branch(parent["id"]))
 
 
-def test_another_branch_can_become_the_default(api: Api) -> None:
-    other = make(api, name="other")
-    api.call("POST", f"{api.branch(other['id'])}/set_as_default")
-    shown = {each["name"]: each["default"] for each in api.call("GET", f"{api.project}/branches")["branches"]}
-    assert shown == {"main": False, "other": True}
-    assert make(api, name="third")["parent_id"] == other["id"]
-
-
 def test_c24_a_protected_branch_and_what_hangs_on_it_cannot_be_deleted(steady_api: Api) -> None:
     api = steady_api
     branch = api.branch_at(None, name="protected", protected=True)
@@ -158,7 +150,6 @@ def test_branches_that_must_stay_cannot_expire(steady_api: Api) -> None:
     wish = {"branch": {"parent_id": fading["id"]}}
     assert "children" in api.call("POST", f"{api.project}/branches", json=wish, expect=422)["message"]
     api.call("PATCH", api.branch(fading["id"]), json={"branch": {"protected": True}}, expect=422)
-    api.call("POST", f"{api.branch(fading['id'])}/set_as_default", expect=422)
     parent = make(api, name="has a child")
     make(api, name="the child", parent_id=parent["id"])
     assert "parent" in api.call("PATCH", api.branch(parent["id"]), json={"branch": expiry}, expect=422)["message"]
