@@ -92,7 +92,8 @@ class Console:
                 (f"{step.effect:<9}", _COLOUR[step.effect]),
                 step.name,
                 (f"  (at most {step.deadline})", "dim"),
-            )
+            ),
+            soft_wrap=True,
         )
         self._watch()
 
@@ -139,9 +140,10 @@ class Console:
     def ask(self, wanted: str) -> str:
         """Ask the person at the terminal to type the value of the plan; an empty line means no."""
         self._rest()
-        self._out.print(Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): "), end="")
         if sys.stdin.isatty():
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
+        question = Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): ")
+        self._out.print(question, end="", soft_wrap=True)
         line = sys.stdin.readline()
         if not line.endswith("\n"):
             self._line("")

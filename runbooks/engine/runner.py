@@ -18,7 +18,7 @@ from runbooks.engine.deadline import deadline
 from runbooks.engine.journal import Journal
 from runbooks.engine.plan import Ending, Plan, Preview, Verdict
 from runbooks.engine.runs import Runs
-from runbooks.engine.step import AnyRunbook, Ended, Run, Running, Step
+from runbooks.engine.step import AnyRunbook, Effect, Ended, Run, Running, Step
 from runbooks.model.errors import BloomError, JournalBroken, Refused
 from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
@@ -157,6 +157,10 @@ class Engine:
         self.voice.step_started(number, of, step)
         started = time.monotonic()
         finished = story.finished(step)
+        if finished is not None and step.effect is Effect.READS:
+            # What was read is a fact; what it was read from may rightly be gone by now.
+            self.voice.step_ended(number, of, step, 0.0, "stands, from an earlier attempt")
+            return finished
         remark = ""
         try:
             with deadline(step.deadline, f"step {step.name!r}", step.by_hand):

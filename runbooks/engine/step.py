@@ -93,7 +93,11 @@ def _never(_: Running[Any, Any]) -> None:
 
 @dataclass(frozen=True)
 class Step(Generic[W, P, R]):
-    """One act of a runbook. It is journalled before and after it runs, and may be met again after a kill."""
+    """One act of a runbook. It is journalled before and after it runs, and may be met again after a kill.
+
+    On resume a finished step is looked for in the world (`done`) before it is skipped; only what a finished READS step
+    found stands without a second look.
+    """
 
     name: str
     effect: Effect

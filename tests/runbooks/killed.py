@@ -33,11 +33,11 @@ def main() -> None:
     facts.engine().start(runbook, request, facts.world(), YES, RunId.parse(order["run_id"]))
 
 
-def _armed(kind: type, name: str, point: int, side: str, counts: Callable[..., bool] = lambda *_: True) -> None:
+def _armed(kind: type, name: str, point: int, side: str, counts: Callable[..., bool] = lambda *_, **__: True) -> None:
     original, numbers = getattr(kind, name), itertools.count(1)
 
     def killing(*args: Any, **kwargs: Any) -> Any:
-        number = next(numbers) if counts(*args) else 0
+        number = next(numbers) if counts(*args, **kwargs) else 0
         if (number, side) == (point, "before"):
             os.kill(os.getpid(), signal.SIGKILL)
         answer = original(*args, **kwargs)
@@ -62,7 +62,7 @@ def _statement(point: int, side: str) -> None:
             executing.append(event)
         return entry
 
-    def is_new_place(*_: Any) -> bool:
+    def is_new_place(*_: Any, **__: Any) -> bool:
         frames = (frame for frame in traceback.extract_stack() if "/runbooks/" in frame.filename)
         ours = [(frame.filename, frame.lineno) for frame in frames if "/tests/" not in frame.filename]
         place = tuple(ours[-2:])
@@ -76,7 +76,7 @@ def _statement(point: int, side: str) -> None:
 
 def _change(point: int, side: str) -> None:
     """Calls that change something at Neon; `after` is the answer that is lost."""
-    _armed(httpx.Client, "send", point, side, counts=lambda _client, request: request.method != "GET")
+    _armed(httpx.Client, "send", point, side, counts=lambda _client, request, **_: request.method != "GET")
 
 
 ARM = {"journal": _journal, "statement": _statement, "change": _change}
