@@ -120,6 +120,16 @@ class TableLocked(BloomError):
     meaning = "another session kept a table or row locked for longer than we wait; our transaction was rolled back"
 
 
+class ArchiveFault(BloomError):
+    exit_code = 28
+    meaning = "the archive (S3) refused, failed or holds something else than it should"
+
+
+class StillCold(BloomError):
+    exit_code = 29
+    meaning = "an object of the archive is in cold storage (Glacier): its thaw is to be asked for, or is under way"
+
+
 class ProofFailed(BloomError):
     exit_code = 30
     meaning = "what was written was compared with what it should be, and differs"

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
 from runbooks.clients.archive_client import open_client
 from runbooks.model.errors import SandboxFault, ToolMissing
@@ -30,20 +30,24 @@ REGION = "us-east-1"
 START_LIMIT = timedelta(minutes=1)
 STOP_LIMIT = timedelta(seconds=20)
 
-# The watcher holds a pipe from us. It closes when we stop the server, and also when we die, by SIGKILL too.
+# The watcher holds a pipe from us, which closes when we stop the server and also when we die, by SIGKILL too. Asked to
+# stop, the server waits for its own streams and seldom gets there; an acknowledged object is in its files by then.
+# Its sockets have fixed places in /tmp, whatever TMPDIR says.
 _WATCHED = """
+ports=$1; shift
 exec 3<&0 </dev/null
 "$@" 3<&- & server=$!
 ( trap 'kill $nap 2>/dev/null; exit' TERM
   read line <&3
   kill -TERM $server
-  sleep 5 & nap=$!
+  sleep 1 & nap=$!
   wait $nap
   kill -KILL $server ) & watcher=$!
 exec 3<&-
 wait $server
 code=$?
 kill $watcher 2>/dev/null
+for port in $ports; do rm -f /tmp/seaweedfs-*-$port.sock; done
 exit $code
 """
 
@@ -92,11 +96,15 @@ class S3Server:
         for folder in (self.home, self.home / "data"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._config()
+        ports = self._ports()
         log = self.home / "log"
         log.touch(mode=0o600)
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCHED, "watched", program, *self._arguments()],
+                [
+                    "/bin/sh", "-c", _WATCHED, "watched",
+                    " ".join(map(str, ports.values())), program, *self._arguments(ports),
+                ],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, env=_ENVIRONMENT, umask=0o077,
             )  # fmt: skip
         try:
@@ -112,7 +120,7 @@ class S3Server:
         self.stop()
 
     def stop(self) -> None:
-        """Stop and wait; the watcher kills after 5 s. Safe to repeat."""
+        """Stop and wait; the watcher kills after 1 s. Safe to repeat."""
         if self._process is None:
             return
         if self._process.stdin:
@@ -144,21 +152,26 @@ class S3Server:
             json.dump({"identities": [account]}, file)
         beside.replace(path)
 
-    def _arguments(self) -> list[str]:
-        """Everything on loopback and a port of its own; nothing that serves or reports anywhere else."""
-        ports = {self.port}
-        while len(ports) < 8:
-            ports.add(free_port())
+    def _ports(self) -> dict[str, int]:
+        """A port of its own for everything it serves."""
         names = (
             "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
             "filer.port", "filer.port.grpc", "s3.port.grpc",
         )  # fmt: skip
-        chosen = zip(names, ports - {self.port}, strict=True)
+        chosen = {"s3.port": self.port}
+        for name in names:
+            while (port := free_port()) in chosen.values():
+                pass
+            chosen[name] = port
+        return chosen
+
+    def _arguments(self, ports: dict[str, int]) -> list[str]:
+        """All on loopback; nothing that serves or reports anywhere else."""
         return [
             "-logtostderr=true", "server", f"-dir={self.home / 'data'}", f"-ip={LOCALHOST}", f"-ip.bind={LOCALHOST}",
-            *(f"-{name}={port}" for name, port in chosen),
+            *(f"-{name}={port}" for name, port in ports.items()),
             "-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0",
-            "-s3", f"-s3.port={self.port}", f"-s3.config={self.home / 's3.json'}", "-s3.autoCreateBucket=false",
+            "-s3", f"-s3.config={self.home / 's3.json'}", "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
         ]  # fmt: skip
 

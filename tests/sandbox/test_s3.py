@@ -90,16 +90,19 @@ def test_it_listens_on_this_machine_only(server: S3Server) -> None:
     assert not [row[1] for row in listening if row[3] == "0A" and row[1][8:] in beyond], "a default port is open"
 
 
+@pytest.mark.long
 def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
     with S3Server(tmp_path / "home") as first:
         first.client().put_object(Bucket=first.bucket, Key="kept", Body=b"still here")
         key, port = first.access_key, first.port
     assert is_free(port)
+    assert not list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
     with S3Server(tmp_path / "home") as second:
         assert second.access_key == key
         assert second.client().get_object(Bucket=second.bucket, Key="kept")["Body"].read() == b"still here"
 
 
+@pytest.mark.long
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys, time, runbooks.sandbox.s3 as s\n"
