@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runbooks.clients.archive_client import open_client
+from runbooks.clients.archive_client import check_endpoint, open_client
 from runbooks.clients.archive_parts import Content
 from runbooks.clients.archive_posture import posture_of
 from runbooks.clients.archive_reading import Reading
@@ -51,6 +51,8 @@ class Archive:
 
         `client` makes the boto3 client, again each time credentials have expired. UsageFault for an endpoint in clear.
         """
+        if endpoint is not None:
+            check_endpoint(endpoint)
         opener = client or partial(open_client, region=region, endpoint=endpoint)
         self._wire = Wire(bucket, opener, sleep=sleep)
         self._checksums = checksums
@@ -202,7 +204,7 @@ class Archive:
         return True
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
-        """Every current object whose key begins with `prefix`, in order of the keys, however many there are."""
+        """Every current object whose key begins with `prefix`, however many there are."""
         with told(f"listing {prefix}", safe=NOT_CHANGED):
             for page in self._pages("list_objects_v2", ("ContinuationToken",), Prefix=prefix):
                 for each in page.get("Contents", []):

@@ -93,9 +93,10 @@ class Upload:
                     raise
 
     def _send_in_parts(self) -> None:
-        upload_id = None
+        upload_id: str | None = None
         try:
             upload_id = self._begin()
+            self._abort_others(upload_id)
             self._complete(upload_id, self._send_parts(upload_id))
         except BaseException as error:
             # Ctrl-C, too, must not leave parts that are paid for and seen by nobody.
@@ -104,10 +105,7 @@ class Upload:
 
     def _begin(self) -> str:
         begun = self.wire.call("create_multipart_upload", Key=self.key, ChecksumAlgorithm="SHA256", **self._kept())
-        upload_id = str(begun["UploadId"])
-        if begun["ResponseMetadata"]["RetryAttempts"]:
-            self._abort_others(upload_id)  # an answer may have been lost, and with it the name of an upload
-        return upload_id
+        return str(begun["UploadId"])
 
     def _send_parts(self, upload_id: str) -> list[dict[str, Any]]:
         """The first failure stops the rest; returns or raises only when no part is on its way any more."""
@@ -185,7 +183,8 @@ class Upload:
             error.add_note(f"while cleaning up: parts of {self.key} may be left in an incomplete upload: {trouble}")
 
     def _abort_others(self, own: str | None) -> None:
-        """End every other incomplete upload of this key: it has one writer, so they are left from lost answers."""
+        """End every other incomplete upload of this key: it has one writer, so they are left from lost answers and
+        earlier attempts."""
         for each in self.wire.call("list_multipart_uploads", Prefix=self.key).get("Uploads", []):
             if each["Key"] == self.key and each["UploadId"] != own:
                 self._abort(each["UploadId"])
