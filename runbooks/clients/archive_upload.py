@@ -55,7 +55,10 @@ def told(what: str, *, safe: str = SAFE) -> Iterator[None]:
     try:
         yield
     except Trouble as trouble:
-        raise trouble.told(what, safe=safe) from trouble
+        error = trouble.told(what, safe=safe)
+        for note in getattr(trouble, "__notes__", ()):  # what could not be cleared
+            error.add_note(note)
+        raise error from trouble
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,9 @@ class Try:
         except client.exceptions.NoSuchKey:
             return None
 
-    def incomplete(self) -> list[str]:
+    def incomplete(self, key: str) -> list[str]:
         listed = self.server.client().list_multipart_uploads(Bucket=self.server.bucket)
-        return [each["Key"] for each in listed.get("Uploads", [])]
+        return [each["Key"] for each in listed.get("Uploads", []) if each["Key"] == key]
 
     def check_all_or_nothing(self, key: str, content: bytes, outcome: Stored | BloomError) -> None:
         found = self.found(key)
@@ -98,7 +98,7 @@ class Try:
             assert outcome.sha256 == hashlib.sha256(content).hexdigest()
         else:
             assert found in (None, content), "half an object"
-        assert not self.incomplete()
+        assert not self.incomplete(key)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def check_always(attempt: Try, key: str, kind: str, name: str, fault: Fault) -> 
     if name == "list_multipart_uploads":  # then nothing is known of uploads whose name was lost: the bucket's rule
         assert not isinstance(outcome, Stored)
         attempt.put(key, CONTENT[kind])
-    attempt.check_all_or_nothing(key, CONTENT[kind], outcome if attempt.found(key) is None else outcome)
+    attempt.check_all_or_nothing(key, CONTENT[kind], outcome)
     assert isinstance(attempt.put(key, CONTENT[kind]), Stored), "to repeat it is safe"
     attempt.check_all_or_nothing(key, CONTENT[kind], outcome)
 
@@ -182,7 +182,7 @@ def check_outage(attempt: Try, key: str, kind: str, number: int, fault: Fault) -
     outcome = attempt.put(key, CONTENT[kind])
     attempt.proxy.heal()
     assert attempt.found(key) in (None, CONTENT[kind])
-    if isinstance(outcome, BloomError) and attempt.incomplete():
+    if isinstance(outcome, BloomError) and attempt.incomplete(key):
         assert any("incomplete upload" in note for note in outcome.__notes__)
     again = attempt.put(key, CONTENT[kind])
     assert isinstance(again, Stored), "to repeat it is safe"
@@ -201,7 +201,7 @@ def test_a_refusal_is_not_repeated(attempt: Try, key: str) -> None:
     attempt.proxy.fail_always("upload_part", says(403, "AccessDenied"))
     assert isinstance(attempt.put(key, LARGE), LoginRefused)
     assert attempt.proxy.seen[before:].count("upload_part") <= 3
-    assert not attempt.incomplete()
+    assert not attempt.incomplete(key)
 
 
 def test_an_upload_that_is_interrupted_leaves_no_parts(attempt: Try, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_an_upload_that_is_interrupted_leaves_no_parts(attempt: Try, key: str, m
     with pytest.raises(KeyboardInterrupt):
         attempt.put(key, LARGE)
     assert attempt.found(key) is None
-    assert not attempt.incomplete()
+    assert not attempt.incomplete(key)
 
 
 def test_c15_expired_credentials_on_part_3_are_fetched_anew_and_the_upload_goes_on(attempt: Try, key: str) -> None:
@@ -231,7 +231,7 @@ def test_c15_credentials_that_stay_expired_end_the_upload_and_leave_nothing(atte
     outcome = attempt.put(key, LARGE)
     assert isinstance(outcome, LoginRefused)
     assert attempt.found(key) is None
-    assert not attempt.incomplete()
+    assert not attempt.incomplete(key)
     assert attempt.opened == 2
 
 
@@ -254,10 +254,9 @@ def test_a_read_that_always_breaks_off_fails(attempt: Try, key: str) -> None:
     attempt.put(key, LARGE)
     stream = attempt.archive.open(key)
     attempt.proxy.fail_always("get_object", lost)
-    with stream, pytest.raises(ArchiveFault):
-        while stream.read(1024 * 1024):
-            attempt.archive._wire  # noqa: B018
-            stream.raw._drop()  # type: ignore[attr-defined]
+    stream.raw._drop()  # type: ignore[attr-defined]
+    with stream, pytest.raises(ArchiveFault, match="reading"):
+        stream.read()
 
 
 def test_an_object_replaced_while_it_is_read_is_not_mixed(attempt: Try, key: str) -> None:
@@ -293,7 +292,7 @@ def test_a_store_that_cannot_be_reached_changes_nothing_and_says_so(server: S3Se
             region=server.region, endpoint=endpoint, access_key="A", secret_key=server.secret_key
         ),
     )  # fmt: skip
-    with pytest.raises(ArchiveFault, match="127.0.0.1"):
+    with pytest.raises(ArchiveFault, match=r"127\.0\.0\.1"):
         away.put("a/b", SMALL, tags={}, storage_class="STANDARD")
 
 
@@ -301,4 +300,4 @@ def test_two_writers_of_one_key_do_not_replace_each_other(attempt: Try, key: str
     attempt.put(key, SMALL)
     assert isinstance(attempt.put(key, LARGE), Refused)
     assert attempt.found(key) == SMALL
-    assert not attempt.incomplete()
+    assert not attempt.incomplete(key)
