@@ -108,8 +108,12 @@ class Tiers(Section):
 
 _RECIPIENT = {
     "age": (r"age1[02-9ac-hj-np-z]{58}", "an age public key (age1 and 58 characters)"),
-    "gpg": (r"[0-9A-F]{40}(?:[0-9A-F]{24})?", "the whole fingerprint of a GPG key (40 or 64 hex digits, upper case)"),
+    "gpg": (
+        r"\s*-----BEGIN PGP PUBLIC KEY BLOCK-----\n.+\n-----END PGP PUBLIC KEY BLOCK-----\s*",
+        "one armoured GPG public key (gpg --armor --export KEY)",
+    ),
 }
+_PRIVATE = re.compile(r"AGE-SECRET-KEY-|BEGIN PGP PRIVATE KEY", re.IGNORECASE)
 
 
 class Encryption(Section):
@@ -117,9 +121,8 @@ class Encryption(Section):
 
     method: Annotated[Literal["age", "gpg"], one_of("age", "gpg")]
     recipients: Annotated[tuple[str, ...], Field(strict=False)]
-    """Public keys of age, or fingerprints of GPG keys. Any one of their private keys opens a backup."""
-    public_keys: Words | None = None
-    """GPG only: file with the exported public keys. They go into a key ring of our own, never into the user's."""
+    """Public keys, of which any one's private key opens a backup; for GPG whole and armoured, so that nobody's key ring
+    is asked."""
 
     @model_validator(mode="after")
     def _recipients_fit(self) -> Self:
@@ -127,16 +130,14 @@ class Encryption(Section):
         if not self.recipients:
             raise ValueError("recipients is empty: nobody could open the backups")
         for count, recipient in enumerate(self.recipients, start=1):
-            if "SECRET" in recipient.upper() or "PRIVATE" in recipient.upper():
+            if _PRIVATE.search(recipient):
                 raise ValueError(
                     f"recipient {count} is a PRIVATE key: put its public key here, and make a new pair, as it was shown"
                 )
-            if not re.fullmatch(form, recipient, re.ASCII):
+            if not re.fullmatch(form, recipient, re.ASCII | re.DOTALL) or recipient.count("-----BEGIN") > 1:
                 raise ValueError(f"recipient {count} is not {what}")
         if len({*self.recipients}) < len(self.recipients):
             raise ValueError("recipients names a key twice")
-        if (self.method == "gpg") != (self.public_keys is not None):
-            raise ValueError('public_keys is needed with method = "gpg", and has no meaning with "age"')
         return self
 
 

@@ -141,6 +141,12 @@ def test_a_failure_stands_until_a_later_proof_goes_beyond_it() -> None:
     assert standing([failed, proof(3, minute=2)]).proved(Rung.RESTORED)
 
 
+def test_of_several_failures_the_one_that_is_hardest_to_refute_stands() -> None:
+    both = [proof(1, Verdict.FAILED), proof(3, Verdict.FAILED, 1)]
+    assert standing([*both, proof(2, minute=2)]).failure == both[1]
+    assert standing([*both, proof(4, minute=2)]).failure is None
+
+
 def test_a_proof_of_the_same_instant_does_not_refute_a_failure() -> None:
     assert standing([proof(0, Verdict.FAILED), proof(5)]).failure is not None
 

@@ -69,6 +69,8 @@ def test_what_is_read_is_spelled_back_exactly(text: str) -> None:
         TEXT.replace("production", "p" * 32),
         TEXT.replace("production", "pröduction"),
         TEXT.replace("20251203", "2025120٣"),
+        TEXT.replace("2025", "２０２５"),
+        TEXT.replace("020000", "0٢0000"),
         TEXT.replace("bloom", "gloom"),
         TEXT.replace("production/", "production//"),
         "x" * 10_000,

@@ -17,7 +17,7 @@ from runbooks.model.policy_backup import BackupPolicy
 from runbooks.model.section import Section
 
 AGE = "age1" + "q" * 58
-FINGERPRINT = "0123456789ABCDEF0123456789ABCDEF01234567"
+GPG = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaSecretYAAA\n=x\n-----END PGP PUBLIC KEY BLOCK-----\n"
 SMALLEST = f"""
 bucket = "bloom-backups"
 region = "eu-central-1"
@@ -28,7 +28,8 @@ bucket = "bloom-backups"
 region = "eu-central-1"
 endpoint = "http://127.0.0.1:8333/"
 checksums = "supported"
-encryption = {{ method = "gpg", recipients = ["{FINGERPRINT}"], public_keys = "keys/backup.asc" }}
+encryption = {{ method = "gpg", recipients = ['''
+{GPG}'''] }}
 local_folder = "./backups"
 jobs = 4
 lock_wait = "2m"
@@ -84,7 +85,7 @@ def test_bucket_region_and_recipients_are_enough_and_the_rest_is_the_strategy() 
 def test_every_key_is_read() -> None:
     policy = load(FULL)
     assert policy.endpoint == "http://127.0.0.1:8333"
-    assert policy.encryption.public_keys == "keys/backup.asc"
+    assert policy.encryption.recipients == (GPG,)
     assert (policy.lock_wait, policy.time_limit) == (timedelta(minutes=2), timedelta(minutes=90))
     assert policy.boot_command == ("npm", "run", "smoke")
     assert policy.assertions[0].sql == "SELECT count(*) > 0\nFROM clients"
@@ -141,11 +142,12 @@ def test_what_is_wrong_is_said_with_its_place(changes: dict[str, Any], told: str
         ({"method": "none", "recipients": [AGE]}, '.method: is not one of "age", "gpg"'),
         ({"method": "age", "recipients": []}, ": recipients is empty: nobody could open the backups"),
         ({"method": "age", "recipients": [AGE, AGE[:-1]]}, ": recipient 2 is not an age public key"),
-        ({"method": "age", "recipients": [FINGERPRINT]}, ": recipient 1 is not an age public key"),
+        ({"method": "age", "recipients": [GPG]}, ": recipient 1 is not an age public key"),
         ({"method": "age", "recipients": [AGE, AGE]}, ": recipients names a key twice"),
-        ({"method": "gpg", "recipients": [FINGERPRINT[-16:]], "public_keys": "x"}, ": recipient 1 is not the whole"),
-        ({"method": "gpg", "recipients": [FINGERPRINT]}, ': public_keys is needed with method = "gpg"'),
-        ({"method": "age", "recipients": [AGE], "public_keys": "x"}, ": public_keys is needed with"),
+        ({"method": "gpg", "recipients": [AGE]}, ": recipient 1 is not one armoured GPG public key"),
+        ({"method": "gpg", "recipients": ["0123456789ABCDEF"]}, ": recipient 1 is not one armoured GPG public key"),
+        ({"method": "gpg", "recipients": [GPG + GPG]}, ": recipient 1 is not one armoured GPG public key"),
+        ({"method": "gpg", "recipients": [GPG[:-10]]}, ": recipient 1 is not one armoured GPG public key"),
         ("age", ": expected a table, found text"),
     ],
 )
@@ -155,8 +157,8 @@ def test_backups_that_nobody_or_everybody_could_read_are_refused(encryption: Any
 
 def test_a_private_key_in_the_policy_is_refused_and_not_shown() -> None:
     key = "AGE-SECRET-KEY-1QQPQYQSZQGPQYQSZQGPQYQSZQGPQYQSZQGPQYQSZQGPQYQSZQGPQ8ANYQ7"
-    for private in (key, key.lower(), "-----BEGIN PGP PRIVATE KEY BLOCK-----"):
-        told = refusal({"encryption": {"method": "age", "recipients": [private]}})
+    for private in (key, key.lower(), "-----BEGIN PGP PRIVATE KEY BLOCK-----", GPG + GPG.replace("PUBLIC", "PRIVATE")):
+        told = refusal({"encryption": {"method": "gpg" if "PGP" in private else "age", "recipients": [private]}})
         assert told.startswith("backup.encryption: recipient 1 is a PRIVATE key")
         assert private not in told
 
