@@ -23,7 +23,8 @@ WITH exact AS (
     WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
 )
 SELECT c.oid, n.nspname AS schema, c.relname AS table, format('%%I.%%I', n.nspname, c.relname) AS name,
-       c.relkind AS kind, c.relispopulated AS populated, c.relrowsecurity AS row_security, coalesce(am.amname = 'heap', false) AS heap,
+       c.relkind AS kind, c.relispopulated AS populated, c.relrowsecurity AS row_security,
+       coalesce(am.amname = 'heap', false) AS heap,
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) ELSE 0 END AS heap_bytes,
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid) ELSE 0 END AS bytes,
        coalesce(k.condition, '') AS condition,
