@@ -19,19 +19,53 @@ class Passed:
     sha256_out: str
 
 
+BLOCK = 1024 * 1024
+
+
 class Flow:
-    """The two ends of a transformation: `read` from the source, `write` to the sink."""
+    """The two ends of a transformation: `read` from the source, `write` to the sink.
+
+    Source and sink see large blocks, whatever the transformation asks for: a cipher that takes 8 KiB at a time would
+    spend its time on changing hands.
+    """
 
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         self._source, self._sink = source, sink
         self._in, self._out = hashlib.sha256(), hashlib.sha256()
         self._size_in = self._size_out = 0
+        self._waiting = memoryview(b"")
+        self._written = bytearray()
         self.failure: BaseException | None = None
         """The first fault of the source or the sink."""
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
+        """At most `size`; empty at the end."""
+        if not self._waiting:
+            self._waiting = memoryview(self._fetched())
+        block, self._waiting = self._waiting[:size], self._waiting[size:]
+        return bytes(block)
+
+    def write(self, block: bytes, /) -> int:
+        self._written += block
+        if len(self._written) >= BLOCK:
+            self._hand_over()
+        return len(block)
+
+    def flush(self) -> None:
+        """The transformation may flush as often as it likes."""
+
+    def passed(self) -> Passed:
+        """When the transformation is done: hands over the rest. Raises what `raise_own` does."""
         try:
-            block = self._source.read(size) or b""
+            self._hand_over()
+        except Exception:
+            self.raise_own()
+            raise
+        return Passed(self._size_in, self._in.hexdigest(), self._size_out, self._out.hexdigest())
+
+    def _fetched(self) -> bytes:
+        try:
+            block = self._source.read(BLOCK) or b""
         except BaseException as error:
             self.failure = self.failure or error
             raise
@@ -39,7 +73,8 @@ class Flow:
         self._size_in += len(block)
         return block
 
-    def write(self, block: bytes, /) -> int:
+    def _hand_over(self) -> None:
+        block, self._written = bytes(self._written), bytearray()
         try:
             self._sink.write(block)
         except BaseException as error:
@@ -47,13 +82,6 @@ class Flow:
             raise
         self._out.update(block)
         self._size_out += len(block)
-        return len(block)
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def passed(self) -> Passed:
-        return Passed(self._size_in, self._in.hexdigest(), self._size_out, self._out.hexdigest())
 
     def raise_own(self) -> None:
         """The fault of the source or sink, if there was one: OSError as LocalFault, anything else as it is."""

@@ -171,10 +171,8 @@ def unseal(flow: Flow, keys: Sequence[Secret], passphrase: Secret | None) -> Sai
     with home() as at:
         for key in keys:
             at.run("--import", given=key.reveal().encode())
-        arguments: list[str] = []
-        if passphrase is not None:
-            path = at.path / "passphrase"
-            path.touch(mode=0o600)
-            path.write_text(passphrase.reveal() + "\n")
-            arguments += ["--passphrase-file", str(path)]
-        return at.stream(flow, *arguments, "--output", "-", "--decrypt")
+        # Also for a key without one: gpg must never come to ask.
+        path = at.path / "passphrase"
+        path.touch(mode=0o600)
+        path.write_text((passphrase.reveal() if passphrase else "") + "\n")
+        return at.stream(flow, "--passphrase-file", str(path), "--output", "-", "--decrypt")
