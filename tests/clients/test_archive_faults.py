@@ -33,6 +33,9 @@ CALLS = {
 CONTENT = {"small": SMALL, "large": LARGE}
 EVERY_CALL = [(kind, number) for kind, calls in CALLS.items() for number in range(len(calls))]
 
+TELLING = ["lost", "cut request"]
+"""The two that every quick run tries; the long ones try all at all calls."""
+
 _names = count()
 
 
@@ -112,7 +115,7 @@ def test_the_calls_of_an_upload_are_these(attempt: Try, key: str, kind: str) -> 
     assert attempt.proxy.seen == CALLS[kind]
 
 
-@pytest.mark.parametrize("fault", [each for each in FAULTS if each != "slow"])
+@pytest.mark.parametrize("fault", TELLING)
 def test_one_fault_at_any_call_does_not_stop_an_upload(attempt: Try, fault: str) -> None:
     for number in range(len(CALLS["small"])):
         check_once(attempt, "small", number, FAULTS[fault])
@@ -135,7 +138,7 @@ def check_once(attempt: Try, kind: str, number: int, fault: Fault) -> None:
     fresh.check_all_or_nothing(key, CONTENT[kind], outcome)
 
 
-@pytest.mark.parametrize("fault", [each for each in FAULTS if each != "slow"])
+@pytest.mark.parametrize("fault", TELLING)
 @pytest.mark.parametrize("name", ["put_object", "create_multipart_upload", "upload_part", "complete_multipart_upload"])
 def test_a_call_that_never_works_leaves_nothing_half(attempt: Try, key: str, name: str, fault: str) -> None:
     check_always(attempt, key, "small" if name == "put_object" else "large", name, FAULTS[fault])
@@ -270,7 +273,7 @@ def test_an_object_replaced_while_it_is_read_is_not_mixed(attempt: Try, key: str
 
 
 @pytest.mark.parametrize("name", ["head_object", "get_object", "list_objects_v2", "list_object_versions"])
-@pytest.mark.parametrize("fault", [each for each in FAULTS if each != "slow"])
+@pytest.mark.parametrize("fault", TELLING)
 def test_a_question_is_asked_again(attempt: Try, key: str, name: str, fault: str) -> None:
     attempt.put(key, SMALL)
     attempt.proxy.fail(name, [FAULTS[fault]])
