@@ -54,6 +54,8 @@ class Toc:
     """`17.10`, as the server that was dumped said."""
     client_version: str
     """Of the pg_dump that wrote it."""
+    suffix: str
+    """Of the data files, by their compression: `.zst`."""
     entries: tuple[Entry, ...]
 
     @property
@@ -89,7 +91,7 @@ def parse_toc(content: bytes) -> Toc:
     reader = _Reader(content)
     try:
         return _toc(reader)
-    except (IndexError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise _broken("is cut short or damaged") from error
 
 
@@ -103,7 +105,7 @@ class _Reader:
         self._at += 1
         return self._content[self._at - 1]
 
-    def int(self) -> int:
+    def number(self) -> int:
         negative = self.byte()
         octets = self._take(self.int_size)
         if negative not in (0, 1):
@@ -112,7 +114,7 @@ class _Reader:
         return -value if negative else value
 
     def text(self) -> str | None:
-        length = self.int()
+        length = self.number()
         return None if length < 0 else self._take(length).decode()
 
     def _take(self, length: int) -> bytes:
@@ -133,26 +135,27 @@ def _toc(reader: _Reader) -> Toc:
     reader.int_size = reader.byte()
     reader.byte()  # size of offsets
     form = reader.byte()
-    compression = reader.byte() if version >= (1, 15) else (1 if reader.int() else 0)
+    compression = reader.byte() if version >= (1, 15) else (1 if reader.number() else 0)
     for _ in range(7):
-        reader.int()  # when it was made
+        reader.number()  # when it was made
     database, server, client = reader.text() or "", reader.text() or "", reader.text() or ""
     if version not in _KNOWN:
         raise _unknown(version, client)
     if form != _TAR:
         raise _broken("is not that of a dump in directory format")
-    entries = tuple(_entry(reader, version, _SUFFIXES[compression]) for _ in range(reader.int()))
+    suffix = _SUFFIXES[compression]
+    entries = tuple(_entry(reader, version, suffix) for _ in range(reader.number()))
     if not reader.at_end:
         raise ValueError("something follows the end")
-    return Toc(version, database, server, client, entries)
+    return Toc(version, database, server, client, suffix, entries)
 
 
 def _entry(reader: _Reader, version: tuple[int, int], suffix: str) -> Entry:
-    number = reader.int()
-    reader.int()  # whether it has data
+    number = reader.number()
+    reader.number()  # whether it has data
     catalog, oid = int(reader.text() or 0), int(reader.text() or 0)
     name, kind = reader.text() or "", reader.text() or ""
-    reader.int()  # section
+    reader.number()  # section
     definition = reader.text() or ""
     reader.text()  # DROP statement
     reader.text()  # COPY statement
@@ -160,7 +163,7 @@ def _entry(reader: _Reader, version: tuple[int, int], suffix: str) -> Entry:
     reader.text()  # tablespace
     reader.text()  # access method
     if version >= (1, 16):
-        reader.int()  # kind of relation
+        reader.number()  # kind of relation
     owner = reader.text() or ""
     reader.text()  # WITH OIDS, of old
     needs = set()
