@@ -138,8 +138,11 @@ def test_a_full_disk_is_named_and_a_source_that_fails_is_no_end(pair: KeyPair, g
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(LocalFault, match="No space left"):
         pair.sealer().seal(io.BytesIO(bytes(6_000_000)), Failing(good, full))
+    begun = io.BytesIO()
     with pytest.raises(LocalFault, match="No space left"):
-        pair.sealer().seal(cast(Any, Failing(good, full)), io.BytesIO())
+        pair.sealer().seal(cast(Any, Failing(good, full)), begun)
+    with pytest.raises((ArchiveFault, LoginRefused)):  # no end was put to it
+        unseal(pair.opener(), begun.getvalue())
     sealed = seal(pair.sealer(), bytes(6_000_000))
     with pytest.raises(LocalFault, match="No space left"):
         pair.opener().unseal(io.BytesIO(sealed), Failing(good, full))
