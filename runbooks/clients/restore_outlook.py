@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,10 @@ def foresee(toc: Toc, target: Target, *, owners: bool, tables: Sequence[str] | N
     out = [entry for entry in wanted if entry.id in reasons]
     return Outlook(
         entries=kept,
-        left_out=tuple(LeftOut(str(entry), reasons[entry.id]) for entry in out if entry.kind != "COMMENT"),
+        left_out=(
+            *(LeftOut(str(entry), reasons[entry.id]) for entry in out if entry.kind != "COMMENT"),
+            *(() if tables is None else _beyond(toc, {entry.id for entry in wanted}, _roots(toc, tables))),
+        ),
         lost_tables=tuple(str(entry) for entry in out if entry.kind in ("TABLE", "TABLE DATA")),
         grants=tuple(e.definition.strip() for e in wanted if e.kind in skipped and e.id not in reasons),
     )
@@ -143,6 +146,17 @@ def _of_tables(toc: Toc, tables: Sequence[str]) -> list[Entry]:
     }:
         chosen |= more
     return [entry for entry in toc.entries if entry.id in chosen]
+
+
+def _beyond(toc: Toc, chosen: set[int], roots: set[int]) -> Iterator[LeftOut]:
+    """What hangs on the tables and does not come with them: foreign keys to others, triggers, views; large objects."""
+    for entry in toc.entries:
+        if entry.id in chosen or entry.kind == "COMMENT":
+            continue
+        if entry.needs & roots:
+            yield LeftOut(str(entry), "it is not a part of the chosen tables alone")
+        elif entry.kind == "BLOBS":
+            yield LeftOut(str(entry), "large objects belong to no table, so they come with the whole dump only")
 
 
 def _comes_along(entry: Entry, known: set[int], chosen: set[int], roots: set[int]) -> bool:

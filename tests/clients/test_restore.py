@@ -386,6 +386,10 @@ def test_single_tables_come_with_what_belongs_to_them_and_nothing_else(ground: G
     assert [(one.name, one.last_value) for one in found.sequences] == [("public.client_id_seq", 3000)]
     assert value(target, "INSERT INTO client (name) VALUES ('next') RETURNING id") == 3001
     assert result.failures == ()
+    left_out = {one.what.partition(" public.")[0] for one in result.left_out}
+    assert left_out >= {"TRIGGER", "FK CONSTRAINT Big Shop.Order Order_client_fkey"}
+    assert any(one.what.startswith("BLOBS") for one in result.left_out)
+    assert not result.clean, "what hangs on the table is missing, and that is said"
     with pytest.raises(Refused, match=r"holds table public\.client"):
         restore(copy.folder, target, jobs=2, tables=["public.client"])
 
