@@ -16,7 +16,7 @@ from runbooks.engine.consent import Consenting
 from runbooks.engine.journal import FILE_NAME, Journal, read
 from runbooks.engine.plan import Ending, Verdict
 from runbooks.engine.runs import Runs
-from runbooks.engine.step import Runbook
+from runbooks.engine.step import Effect, Runbook
 from runbooks.model.errors import ConsentNeeded, DeadlinePassed, LocalFault, NotFound, Refused, WrongTarget
 from runbooks.model.run_id import RunId
 from tests.engine.toy import FIRST, SECOND, TOY, Done, Request, Shelf, Silent, engine, step
@@ -185,3 +185,20 @@ def _killed_at(line: int, side: str, work: Any) -> None:
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_a_finished_reading_found_stands_when_its_source_is_gone(tmp_path: Path, shelf: Shelf) -> None:
+    (shelf.folder / "source").write_text("then")
+
+    def look(running: Any) -> Done:
+        return Done(name=(shelf.folder / "source").read_text())
+
+    def fail(running: Any) -> Done:
+        raise LocalFault("no", safe="the rest", next_step="invoke run.list")
+
+    reading = dataclasses.replace(FIRST, effect=Effect.READS, run=look, done=lambda running: None)
+    with pytest.raises(LocalFault):
+        start(tmp_path, shelf, YES, dataclasses.replace(TOY, steps=(reading, dataclasses.replace(SECOND, run=fail))))
+    (shelf.folder / "source").unlink()
+    ended = engine(tmp_path).resume(dataclasses.replace(TOY, steps=(reading, SECOND)), RUN, shelf, Consenting("tester"))
+    assert ended.results["first"] == Done(name="then")
