@@ -139,17 +139,20 @@ class Search:
         keys = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", child.k), rows)
         lookup = by_key(child.source, child.target, child.target.key, keys)
         with self.present(lookup, many, f"rows of {child.target.name} that a cascade deleted") as present:
+            # Two joins: an EXISTS in the select list would be run once for each row.
+            there = sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(
+                present, same_numbers("p", child.target.key, "c")
+            )
             self.run(
-                "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {c},"
-                " CASE WHEN EXISTS (SELECT FROM {present} AS p WHERE {same}) THEN 'there' ELSE 'missing' END,"
-                " {depth}, true FROM {rows} AS c",
+                "INSERT INTO {found} ({k}, state, round, cascaded)"
+                " SELECT {c}, 'there', {depth}, true FROM {rows} AS c WHERE {there}"
+                " UNION ALL SELECT {c}, 'missing', {depth}, true FROM {rows} AS c WHERE NOT {there}",
                 found=child.found,
                 k=fields(None, child.k),
                 c=fields("c", child.k),
-                present=present,
-                same=same_numbers("p", child.target.key, "c"),
                 depth=sql.Literal(depth),
                 rows=rows,
+                there=there,
             )
         self.run("ANALYZE {found}", found=child.found)
 
