@@ -62,7 +62,7 @@ def read(path: Path) -> Reading:
             raise _broken(path, len(entries) + 1, "is not a journal line")
         if entry.seq != len(entries) + 1 or entry.prev != prev:
             raise _broken(path, len(entries) + 1, "does not follow the line before it")
-        if entry.hash != _hash(entry) or line != _line(entry):
+        if entry.hash != _hash(entry):
             raise _broken(path, entry.seq, "was altered")
         entries.append(entry)
         prev, good = entry.hash, good + len(line)
@@ -155,11 +155,12 @@ def _line(entry: Entry) -> bytes:
 
 
 def _parse(line: bytes) -> Entry | None:
+    """The entry, if the line is one in the one spelling that `append` gives it."""
     try:
-        raw = json.loads(line)
-        if not line.endswith(b"\n") or set(raw) != {"seq", "at", "event", "data", "prev", "hash"}:
-            return None
-        return Entry(raw["seq"], datetime.fromisoformat(raw["at"]), raw["event"], raw["data"], raw["prev"], raw["hash"])
+        raw = json.loads(line, parse_constant=int)  # int() refuses NaN and its like
+        at = datetime.fromisoformat(raw["at"])
+        entry = Entry(raw["seq"], at, raw["event"], raw["data"], raw["prev"], raw["hash"])
+        return entry if _line(entry) == line else None
     except (ValueError, TypeError, KeyError):
         return None
 
