@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from runbooks.rows.compose import all_set, equal, fields, numbered, points_at, row_text, same_key, same_numbers
-from runbooks.rows.found import SHOWN, AlsoLost, Conflict, Loose
+from runbooks.rows.compose import all_set, equal, fields, numbered, points_at, same_key, same_numbers
+from runbooks.rows.found import AlsoLost, Conflict, Loose
+from runbooks.rows.listed import listed
 from runbooks.rows.names import shown
 from runbooks.rows.presence import by_key, by_reference
 from runbooks.rows.search import Involved, Search
@@ -127,14 +128,12 @@ def _mark_orphans_of(search: Search, table: Involved, tie: ForeignKey, there: sq
 def conflicts(search: Search) -> tuple[Conflict, ...]:
     """What was marked, by table and reason."""
     return tuple(
-        Conflict(table=table.target.name, why=why, count=count, keys=tuple(keys))
+        Conflict(table=table.target.name, why=why, **listed(search.branch, rows, "f", table.k).model_dump())
         for table in search.involved.values()
-        for why, count, keys in search.branch.execute(
-            sql.SQL(
-                "SELECT why, count(*), (array_agg({key} ORDER BY {k}))[:{shown}] FROM {found} AS f"
-                " WHERE state = 'conflict' GROUP BY why ORDER BY why"
-            ).format(key=row_text("f", table.k), k=fields("f", table.k), shown=SHOWN, found=table.found)
+        for (why,) in search.branch.execute(
+            sql.SQL("SELECT DISTINCT why FROM {} WHERE state = 'conflict' ORDER BY why").format(table.found)
         )
+        for rows in [sql.SQL("{} AS f WHERE state = 'conflict' AND why = {}").format(table.found, why)]
     )
 
 
@@ -160,20 +159,11 @@ def _loose(search: Search, parent: Involved, tie: ForeignKey) -> Loose | None:
         query = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", k), rows)
         lookup = replace(by_key(source, target, target.key, query), condition=cleared)
         with search.present(lookup, many, f"rows of {tie.child} that may have lost a pointer") as present:
-            row = search.branch.execute(
-                sql.SQL(
-                    "SELECT count(*), coalesce((array_agg({key} ORDER BY {k}))[:{shown}], '{{}}') FROM {rows} AS c"
-                    " WHERE EXISTS (SELECT FROM {present} AS p WHERE {same})"
-                ).format(
-                    key=row_text("c", k),
-                    k=fields("c", k),
-                    shown=SHOWN,
-                    rows=rows,
-                    present=present,
-                    same=same_numbers("p", target.key, "c"),
-                )
-            ).fetchone()
-    return _loose_record(tie, row[0], tuple(row[1])) if row and row[0] else None
+            there = sql.SQL("{} AS c WHERE EXISTS (SELECT FROM {} AS p WHERE {})").format(
+                rows, present, same_numbers("p", target.key, "c")
+            )
+            found = listed(search.branch, there, "c", k)
+    return _loose_record(tie, found.count, found.keys) if found.count else None
 
 
 def _loose_record(tie: ForeignKey, count: int, keys: tuple[str, ...] = (), *, certain: bool = True) -> Loose:

@@ -11,9 +11,6 @@ from runbooks.rows.names import AskedName, TableName
 from runbooks.rows.sequences import SequenceNeed
 from runbooks.rows.shape import Table
 
-SHOWN = 20
-"""So many keys of a list are spelled out; the count is always whole."""
-
 
 class Request(Record):
     """The tables to bring rows back to, and which of their rows are meant."""

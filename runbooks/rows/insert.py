@@ -10,7 +10,8 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.applied import AppliedTable
 from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
-from runbooks.rows.found import SHOWN, Conflict, FoundTable
+from runbooks.rows.found import Conflict, FoundTable
+from runbooks.rows.listed import listed
 from runbooks.rows.shape import ForeignKey
 from runbooks.rows.stage import Staged
 from runbooks.rows.transaction import ROLLED_BACK
@@ -121,18 +122,16 @@ def _note_the_rest(conn: Connection, one: Staged) -> None:
 
 def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...], *, fired: bool) -> AppliedTable:
     """The fates of one table's rows, added to what the plan knew. `fired`: triggers were left on."""
-    query = sql.SQL("SELECT fate, count(*), (array_agg({} ORDER BY {}))[:{}] FROM {} AS f GROUP BY fate")
-    fates = {
-        fate: (count, tuple(keys))
-        for fate, count, keys in conn.execute(query.format(row_text("f", one.k), fields("f", one.k), SHOWN, one.fates))
-    }
-    new = tuple(
-        Conflict(table=one.name, why=why, count=fates[fate][0], keys=fates[fate][1])
-        for fate, why in ((ORPHAN, _ORPHANED), (CONFLICT, _SKIPPED if fired else _TAKEN))
-        if fate in fates
+    counts: dict[str, int] = dict(
+        conn.execute(sql.SQL("SELECT fate, count(*) FROM {} GROUP BY fate").format(one.fates)).fetchall()
     )
-    counted = {fate: count for fate, (count, _) in fates.items()}
-    return account(one.table, counted.get(INSERTED, 0), counted.get(THERE, 0), (*planned, *new))
+    new = tuple(
+        Conflict(table=one.name, why=why, **listed(conn, rows, "f", one.k).model_dump())
+        for fate, why in ((ORPHAN, _ORPHANED), (CONFLICT, _SKIPPED if fired else _TAKEN))
+        if fate in counts
+        for rows in [sql.SQL("{} AS f WHERE fate = {}").format(one.fates, fate)]
+    )
+    return account(one.table, counts.get(INSERTED, 0), counts.get(THERE, 0), (*planned, *new))
 
 
 def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Conflict, ...]) -> AppliedTable:

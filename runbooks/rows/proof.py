@@ -14,14 +14,14 @@ from runbooks.model.record import Record
 from runbooks.rows.applied import Applied, AppliedTable
 from runbooks.rows.compose import fields, row_text, same_key
 from runbooks.rows.fit import common_columns
-from runbooks.rows.found import SHOWN, FoundTable
+from runbooks.rows.found import FoundTable
+from runbooks.rows.listed import NONE, Listed, listed
 from runbooks.rows.plan import Plan
 from runbooks.rows.transaction import comparing
 from runbooks.rows.undo_file import UndoHeader, read_header
-from runbooks.rows.undo_keys import Kept, Listed, changed, check_committed, gone, load, ours
+from runbooks.rows.undo_keys import Kept, changed, check_committed, gone, load, ours
 
 _SENT = sql.Identifier("pg_temp", "bloom_proof")
-_NONE = Listed(count=0, keys=())
 
 
 class ProvedTable(Record):
@@ -75,7 +75,7 @@ def prove_recovery(production: Connection, branch: Connection, plan: Plan, appli
             proved = {one.table.oid: _compare(production, branch, plan, applied, header, one) for one in kept}
     tables = tuple(
         proved.get(table.target.oid)
-        or ProvedTable(result=_result(applied, table), proved=0, changed=_NONE, gone=_NONE, different=_NONE)
+        or ProvedTable(result=_result(applied, table), proved=0, changed=NONE, gone=NONE, different=NONE)
         for table in plan.found.tables
     )
     return Proof(verdict="passed" if all(table.holds for table in tables) else "failed", tables=tables)
@@ -139,24 +139,14 @@ def _send_digests(
 
 
 def _equal_on_branch(branch: Connection, found: FoundTable, one: Kept, names: tuple[str, ...]) -> tuple[int, Listed]:
-    # A row that the branch does not have is different too: its text is null.
-    same = sql.SQL("k.md5 IS NOT DISTINCT FROM CASE WHEN t.xmin IS NOT NULL THEN md5({}) END").format(
-        row_text("t", names)
+    # A row that the branch does not have is different too.
+    rows = sql.SQL("{} AS k LEFT JOIN {} AS t ON {}").format(
+        _SENT, found.source.name.identifier, same_key("k", found.source.key, "t")
     )
-    row = branch.execute(
-        sql.SQL(
-            "SELECT count(*) FILTER (WHERE {same}), count(*) FILTER (WHERE NOT {same}),"
-            " coalesce((array_agg({text} ORDER BY {k}) FILTER (WHERE NOT {same}))[:{shown}], '{{}}')"
-            " FROM {sent} AS k LEFT JOIN {table} AS t ON {join}"
-        ).format(
-            same=same,
-            text=row_text("k", one.k),
-            k=fields("k", one.k),
-            shown=SHOWN,
-            sent=_SENT,
-            table=found.source.name.identifier,
-            join=same_key("k", found.source.key, "t"),
-        )
-    ).fetchone()
+    same = sql.SQL("t.xmin IS NOT NULL AND k.md5 = md5({})").format(row_text("t", names))
+    row = branch.execute(sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {}").format(same, rows)).fetchone()
     assert row is not None
-    return int(row[0]), Listed(count=row[1], keys=tuple(row[2]))
+    sent, proved = row
+    if sent == proved:
+        return proved, NONE
+    return proved, listed(branch, sql.SQL("{} WHERE NOT ({})").format(rows, same), "k", one.k)

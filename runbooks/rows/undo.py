@@ -13,6 +13,7 @@ from runbooks.model.record import Record
 from runbooks.rows import triggers
 from runbooks.rows.changes import Watch
 from runbooks.rows.compose import fields, points_at, same_key, same_numbers
+from runbooks.rows.listed import Listed
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import insert_order, sort_triggers
 from runbooks.rows.shape import ForeignKey, Table, Trigger
@@ -27,7 +28,7 @@ from runbooks.rows.transaction import (
     writing,
 )
 from runbooks.rows.undo_file import UndoHeader, read_header
-from runbooks.rows.undo_keys import Kept, Listed, changed, check_committed, gone, load, ours
+from runbooks.rows.undo_keys import Kept, changed, check_committed, gone, load, ours
 
 
 class UndoneTable(Record):
