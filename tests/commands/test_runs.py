@@ -1,0 +1,141 @@
+"""What is told of runs afterwards, and of the local stack: from the journals alone, for people and for scripts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runbooks.sandbox import daemon
+from tests.commands.operator import CODES, ROOT, Operator, now
+from tests.stack import stack_root
+
+RECOVER = "recover.accidental-delete"
+
+
+@pytest.fixture
+def failed(stranger: Operator) -> Operator:
+    """Whose only run failed at its beginning: there was no stack."""
+    said = stranger.invoke(RECOVER, "--at", now(), "--tables", "clients")
+    said.stopped("SandboxFault")
+    return stranger.having(RUN=said.run_id)
+
+
+def run_of(operator: Operator) -> str:
+    return dict(operator.settings)["RUN"]
+
+
+def test_a_run_is_listed_and_shown_with_what_was_asked_and_what_came_of_it(failed: Operator) -> None:
+    listed = failed.invoke("run.list")
+    assert listed.code == 0
+    assert run_of(failed) in listed.out
+    assert "the local stack is not running" in listed.out
+    shown = failed.invoke("run.show", run_of(failed))
+    assert shown.code == 0
+    assert "tables clients" in shown.out
+    assert "SandboxFault: the local stack is not running" in shown.out
+    assert "now: unfinished: surveying" in shown.out
+    verified = failed.json("run.verify", run_of(failed))
+    assert (verified["lines"], verified["finished"], verified["torn"]) == (2, False, False)
+
+
+@pytest.mark.parametrize("damage", [("not running", "not walking"), ('"seq":2', '"seq":3'), ("\n", "")])
+def test_a_tampered_journal_is_told_everywhere_and_never_gone_on_with(
+    failed: Operator, damage: tuple[str, str]
+) -> None:
+    journal = failed.runs / run_of(failed) / "journal.jsonl"
+    text = journal.read_text()
+    assert damage[0] in text
+    journal.write_text(text.replace(*damage, 1))
+    said = failed.invoke("run.verify", run_of(failed))
+    said.stopped("JournalBroken", str(journal), "keep this file")
+    failed.invoke("run.resume", run_of(failed)).stopped("JournalBroken")
+    (listed,) = failed.json("run.list")["runs"]
+    assert listed["state"] == "broken"
+    error = failed.invoke("run.show", run_of(failed), "--json")
+    assert error.data["error"]["exit_code"] == error.code == CODES["JournalBroken"]
+
+
+def test_a_run_that_is_not_there_or_no_run_at_all(failed: Operator) -> None:
+    failed.invoke("run.show", "20200101-000000-aaaa").stopped("NotFound", str(failed.runs), "invoke run.list")
+    failed.invoke("run.verify", "../../etc/passwd").stopped("UsageFault", "is not a run id")
+    failed.invoke("recover.undo", "").stopped("UsageFault", "without a value")
+    failed.invoke("recover.undo", run_of(failed)).stopped("NotFound", "not a row recovery that came as far as a plan")
+
+
+def test_help_after_a_positional_argument_or_in_its_place_is_help(stranger: Operator) -> None:
+    for words in (("recover.undo", "--help"), ("run.resume", "20200101-000000-aaaa", "--help"), ("--help", "run.show")):
+        said = stranger.invoke(*words)
+        assert said.code == 0
+        assert said.out.startswith("Usage:"), said
+        assert "--run-id" in said.out
+    assert not stranger.runs.exists(), "help started something"
+
+
+@pytest.mark.parametrize("words", [("recover.acidental-delete",), ("run.list", "--yes"), ("run.show",)])
+def test_what_invoke_does_not_know_starts_nothing(stranger: Operator, words: tuple[str, ...]) -> None:
+    said = stranger.invoke(*words)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.strip()
+    assert "Traceback" not in said.err
+    assert not stranger.runs.exists()
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(failed: Operator) -> None:
+    reader = failed.start("run.list")
+    assert reader.stdout is not None
+    reader.stdout.close()
+    assert reader.wait(60) == 0
+    assert reader.stderr is not None
+    assert reader.stderr.read() == ""
+    reader.stderr.close()
+
+
+def test_an_answer_is_printed_in_whatever_the_terminal_can_show(failed: Operator) -> None:
+    ana = failed.having(BLOOM_DR_OPERATOR="María", PYTHONIOENCODING="ascii")
+    ana.invoke(RECOVER, "--at", now(), "--tables", "clients").stopped("SandboxFault")
+    said = ana.invoke("run.list")
+    assert said.code == 0
+    assert r"Mar\xeda" in said.out
+
+
+def test_the_runs_folder_is_closed_to_others_and_an_unusable_one_is_told(failed: Operator, tmp_path: Path) -> None:
+    for path in (failed.runs, *failed.runs.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    (tmp_path / "file").write_text("")
+    lost = Operator(failed.sandbox, tmp_path / "file" / "runs")
+    lost.invoke(RECOVER, "--at", now(), "--tables", "clients").stopped("LocalFault", "BLOOM_DR_RUNS")
+    assert lost.json("run.list") == {"runs": []}
+
+
+def test_the_stack_tells_what_it_is_and_keeps_its_data_until_told_otherwise(tmp_path: Path) -> None:
+    with stack_root() as root:
+        one = Operator(root, tmp_path / "runs")
+        try:
+            assert "there is no local stack" in one.invoke("sandbox.status").out
+            assert "no local stack was running" in one.invoke("sandbox.down").out
+            assert one.json("sandbox.up")["already"] is False
+            assert "was running already" in one.invoke("sandbox.up").out
+            assert one.json("sandbox.seed", "--clients", "100")["rows"]["clients"] == 100
+            psql = one.invoke("sandbox.psql", stdin="select count(*) from clients")
+            assert (psql.code, psql.out.split()[2]) == (0, "100"), psql
+            one.invoke("sandbox.psql", "--branch", "nosuch").stopped("NotFound", "nosuch")
+            down = one.json("sandbox.down")
+            assert (down["stopped"], down["exists"], down["running"]) == (True, True, None)
+            assert "its databases are in" in one.invoke("sandbox.status").out
+            assert one.json("sandbox.up")["already"] is False
+            assert one.json("sandbox.seed", "--clients", "100")["fresh"] is False
+            assert one.json("sandbox.down", "--delete")["deleted"] is True
+            assert not root.exists()
+        finally:
+            daemon.down(root)
+            root.mkdir(exist_ok=True)  # stack_root removes it
+
+
+def test_the_name_of_a_command_is_complete_by_itself(stranger: Operator) -> None:
+    """`invoke --list` is what somebody types who remembers nothing: a line of help for each."""
+    done = subprocess.run(
+        ["invoke", "--list"], cwd=ROOT, env=stranger.environ, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert "recover.accidental-delete   Bring back rows that were deleted" in done.stdout
