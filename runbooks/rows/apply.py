@@ -21,6 +21,7 @@ from runbooks.rows.stage import Staged, stage
 from runbooks.rows.survey import key_checksum
 from runbooks.rows.transaction import (
     ROLLED_BACK,
+    as_application,
     check_unchanged,
     commit,
     current_xid,
@@ -125,7 +126,7 @@ def _write(
     check_unchanged(production, tables)
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
-    with naming_blockers(production, tables):
+    with naming_blockers(production, tables), as_application(production):
         for group in plan.order:
             insert.insert_group(production, [one for one in staged if one.name in group])
         # Fires the deferred foreign key checks now; none may be pending when the triggers are switched on again.

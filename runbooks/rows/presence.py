@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from runbooks.clients.postgres import Connection
@@ -119,8 +120,10 @@ def _look_up(
     with branch.transaction(), branch.cursor("bloom_dr_candidates") as cursor:
         cursor.execute(reading)
         while batch := cursor.fetchmany(BATCH):
-            found = production.execute(question, [list(values) for values in zip(*batch, strict=True)])
-            _keep(branch, into, found)
+            # $1 and not %s: a name may contain a percent sign.
+            with psycopg.RawCursor(production) as asking:
+                found = asking.execute(question, [list(values) for values in zip(*batch, strict=True)])
+                _keep(branch, into, found)
             done += len(batch)
             if progress:
                 progress(done)
@@ -138,7 +141,7 @@ def _question(lookup: Lookup) -> sql.Composed:
     )
     return sql.SQL("SELECT {} FROM ROWS FROM ({}) AS c ({}) JOIN {} AS t ON {} WHERE {}").format(
         _texts("t", lookup.target_columns),
-        sql.SQL(", ").join([sql.SQL("unnest(%s::text[])")] * width),
+        sql.SQL(", ").join(sql.SQL(f"unnest(${number}::text[])") for number in range(1, width + 1)),
         fields(None, lookup.candidate_names),
         lookup.target.name.identifier,
         matches,

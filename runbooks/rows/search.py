@@ -15,9 +15,9 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import NotFound, Refused
-from runbooks.rows import filters
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
+from runbooks.rows.filters import select_matching
 from runbooks.rows.fit import check_recoverable
 from runbooks.rows.names import TableName
 from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
@@ -33,12 +33,12 @@ class Involved:
     source: Table
     target: Table
     found_name: str
+    named: bool
+    """Asked for; False: only a cascade led to it."""
+    matching: int
+    """Rows on the branch that were asked for."""
     filter: sql.Identifier | None = None
-    """A view of the keys that were asked for; None for a table that only a cascade led to."""
-    matching: int = 0
-    """Rows on the branch in that view."""
-    whole: bool = False
-    """All rows of the table were asked for."""
+    """A table of their keys; None if all rows were asked for, or none."""
 
     @property
     def found(self) -> sql.Identifier:
@@ -47,6 +47,19 @@ class Involved:
     @property
     def k(self) -> tuple[str, ...]:
         return numbered(len(self.source.key.columns))
+
+    @property
+    def whole(self) -> bool:
+        """All rows were asked for."""
+        return self.named and self.filter is None
+
+    @property
+    def asked_keys(self) -> sql.Composed:
+        """A query for the keys asked for, k1, k2, ..."""
+        if self.filter:
+            return sql.SQL("SELECT {} FROM {}").format(fields(None, self.k), self.filter)
+        columns = fields("t", self.source.key.columns, renamed=self.k)
+        return sql.SQL("SELECT {} FROM {} AS t").format(columns, self.source.name.identifier)
 
 
 @dataclass
@@ -65,30 +78,32 @@ class Search:
         for source, target in pairs:
             check_recoverable(source, target)
         for table in [self._asked_for(source, target, where) for source, target in pairs]:
-            assert table.filter is not None
-            keys = sql.SQL("SELECT {} FROM {} AS v").format(fields("v", table.k), table.filter)
-            lookup = by_key(table.source, table.target, table.target.key, keys)
+            lookup = by_key(table.source, table.target, table.target.key, table.asked_keys)
             with self.present(lookup, table.matching, f"keys of {table.target.name}") as present:
                 self.run(
                     "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {v}, 'missing', 0, false"
-                    " FROM {filter} AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
+                    " FROM ({asked}) AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
                     found=table.found,
                     k=fields(None, table.k),
                     v=fields("v", table.k),
-                    filter=table.filter,
+                    asked=table.asked_keys,
                     present=present,
                     same=same_numbers("p", table.target.key, "v"),
                 )
             self.run("ANALYZE {found}", found=table.found)
 
     def _asked_for(self, source: Table, target: Table, where: str | None) -> Involved:
-        view = scratch(f"asked_{next(self._numbers)}")
-        filters.make_filter(self.branch, source, where, view)
-        matching = filters.count_matching(self.branch, source, view, where)
-        return self._involve(source, target, filter=view, matching=matching, whole=where is None)
+        if where is None:
+            return self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+        number = next(self._numbers)
+        keys, view = scratch(f"asked_{number}"), scratch(f"asked_view_{number}")
+        matching = select_matching(self.branch, source, where, keys, view)
+        return self._involve(source, target, named=True, matching=matching, filter=keys)
 
-    def _involve(self, source: Table, target: Table, **more: object) -> Involved:
-        table = Involved(source, target, f"found_{next(self._numbers)}", **more)  # type: ignore[arg-type]
+    def _involve(
+        self, source: Table, target: Table, *, named: bool, matching: int, filter: sql.Identifier | None = None
+    ) -> Involved:
+        table = Involved(source, target, f"found_{next(self._numbers)}", named, matching, filter)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
         self.run(
             "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, NULL::text AS why, 0 AS round, false AS cascaded"
@@ -121,7 +136,7 @@ class Search:
                 return 0
             source, target = self._pair(tie.child)
             check_recoverable(source, target, because=f"rows of it were deleted too, through foreign key {tie}; ")
-            child = self._involve(source, target)
+            child = self._involve(source, target, named=False, matching=0)
         if child.whole:
             return 0
         known = [table for table in (child.found, child.filter) if table]
@@ -155,12 +170,6 @@ class Search:
                 there=there,
             )
         self.run("ANALYZE {found}", found=child.found)
-
-    def drop_filters(self) -> None:
-        """The views tie up the tables they look at; the keys found are enough from here on."""
-        for table in self.involved.values():
-            if table.filter:
-                self.run("DROP VIEW {filter}", filter=table.filter)
 
     def pointing(
         self, parent: Involved, tie: ForeignKey, columns: tuple[str, ...], condition: sql.Composable

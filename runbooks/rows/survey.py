@@ -47,7 +47,7 @@ def survey(
             search.asked(names, request.where)
             search.cascades()
             forecast.mark_conflicts(search)
-            found = Found(
+            return Found(
                 production=identity(production),
                 branch=identity(branch),
                 where=request.where,
@@ -56,8 +56,6 @@ def survey(
                 loose=forecast.loose_ends(search),
                 also_lost=forecast.also_lost(search),
             )
-            search.drop_filters()
-    return found
 
 
 def _check_alike(production: Connection, branch: Connection) -> None:
@@ -117,7 +115,7 @@ def _summary(search: Search, table: Involved) -> FoundTable:
     return FoundTable(
         source=table.source,
         target=table.target,
-        named=table.filter is not None,
+        named=table.named,
         keys_table=table.found_name,
         asked=asked,
         already_there=asked - missing - conflict,

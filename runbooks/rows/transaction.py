@@ -51,6 +51,7 @@ def reading(conn: Connection) -> Iterator[None]:
     """One view of the database for the block."""
     conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
+        conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield
     finally:
         _roll_back(conn)
@@ -61,6 +62,16 @@ def _roll_back(conn: Connection) -> None:
     with suppress(psycopg.OperationalError):
         if conn.info.transaction_status is not TransactionStatus.IDLE:
             conn.rollback()
+
+
+@contextmanager
+def as_application(conn: Connection) -> Iterator[None]:
+    """Inside a transaction: names mean for the block what they mean to the application, by the search path that role
+    and database prescribe. Its functions, in checks and triggers, may rely on that. Every name of ours is in full.
+    """
+    conn.execute("SET LOCAL search_path TO DEFAULT")
+    yield  # after an error the transaction is over, and with it the setting
+    conn.execute("SET LOCAL search_path TO pg_catalog, pg_temp")
 
 
 def current_xid(conn: Connection) -> int:

@@ -19,6 +19,7 @@ from runbooks.rows.plan import insert_order, sort_triggers
 from runbooks.rows.shape import ForeignKey, Table, Trigger
 from runbooks.rows.transaction import (
     ROLLED_BACK,
+    as_application,
     check_unchanged,
     commit,
     comparing,
@@ -143,7 +144,7 @@ def _delete(production: Connection, plan: UndoPlan, undo_path: Path, header: Und
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
     counts: dict[TableName, int] = {}
-    with naming_blockers(production, tables):
+    with naming_blockers(production, tables), as_application(production):
         for group in plan.order:
             counts |= _delete_group(production, [one for one in kept if one.table.name in group], header)
         production.execute("SET CONSTRAINTS ALL IMMEDIATE")

@@ -177,7 +177,7 @@ def test_a_setting_of_the_role_does_not_survive_and_one_of_the_caller_does(datab
                 "SELECT current_setting('lock_timeout'), current_setting('row_security'),"
                 " current_setting('statement_timeout'), current_setting('client_connection_check_interval')"
             ).fetchall()
-        assert rows == [("10s", "off", "7s", "2s")]
+        assert rows == [("5s", "off", "7s", "2s")]
     finally:
         with psycopg.connect(**cluster.keywords(), autocommit=True) as admin:
             admin.execute("ALTER ROLE shop RESET ALL")

@@ -245,6 +245,22 @@ def test_c20_identity_generated_and_default_columns_come_back_as_they_were(pairs
     assert texts(pair.production, "public.o") == ['(1,10,12.0,"2024-02-03 04:05:06+00")']
 
 
+def test_c06_a_check_that_reads_other_tables_by_the_applications_search_path_lets_rows_in(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    pair = pairs(
+        """
+        CREATE TABLE zcat (code text PRIMARY KEY); INSERT INTO zcat VALUES ('x');
+        CREATE FUNCTION ok(text) RETURNS boolean LANGUAGE plpgsql STABLE AS
+            'BEGIN RETURN EXISTS (SELECT 1 FROM zcat WHERE code = $1); END';
+        CREATE TABLE aitem (id int PRIMARY KEY, code text CHECK (ok(code))); INSERT INTO aitem VALUES (1, 'x');
+        """
+    )
+    pair.app.execute("DELETE FROM aitem")
+    assert recover(pair, tmp_path, "aitem").proof.proved == 1
+    assert value(pair.production, "SHOW search_path") == "pg_catalog, pg_temp"
+
+
 def test_c09_sequences_stand_at_or_past_the_greatest_id_and_never_move_back(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs(
         """
