@@ -117,7 +117,10 @@ class Operator:
         return Said(done.returncode, done.stdout, done.stderr)
 
     def at_terminal(self, *words: str, answers: dict[str, str] | None = None) -> Said:
-        """`invoke WORDS` at a terminal; whenever one of `answers` appears on it, its keys are typed (once each)."""
+        """`invoke WORDS` at a terminal; whenever one of `answers` appears on it, its keys are typed (once each).
+
+        THE VALUE among the keys stands for the value that the question just asked for.
+        """
         ours, theirs = pty.openpty()
 
         def take_over() -> None:
@@ -228,6 +231,7 @@ def _converse(terminal: int, answers: dict[str, str]) -> str:
             break
         shown += more
         for word in [w for w in answers if w.encode() in shown[read:]]:
-            os.write(terminal, answers.pop(word).encode())
+            asked = re.findall(rb"type \S*?(br-[\w/-]+)", shown)
+            os.write(terminal, answers.pop(word).encode().replace(b"THE VALUE", asked[-1] if asked else b""))
             read = len(shown)
     return shown.decode(errors="replace").replace("\r\n", "\n")

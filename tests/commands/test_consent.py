@@ -109,15 +109,18 @@ def test_the_command_of_a_preview_works_when_pasted_and_carries_every_option(ope
     assert f"bloom-dr-{first.run_id}" not in operator.branches()
 
 
-def test_typing_the_value_at_a_terminal_is_consent(operator: Operator) -> None:
+def test_typing_the_value_at_a_terminal_is_consent_and_what_was_typed_before_is_no_answer(operator: Operator) -> None:
     moment = now()
     operator.sql("delete from reservations where client_id = 43")
-    first = operator.invoke(RECOVER, "--at", moment, "--tables", "reservations")
-    said = operator.at_terminal("run.resume", first.run_id, answers={"stops here): ": first.confirm + "\n"})
+    said = operator.at_terminal(
+        RECOVER, "--at", moment, "--tables", "reservations",
+        answers={"journal: ": "y\nyes\n", "stops here): ": "THE VALUE\n"},
+    )  # fmt: skip
     assert said.code == 0, said.err
     assert "PROVED" in said.err
-    (consented,) = [e for e in operator.json("run.show", first.run_id)["entries"] if e["event"] == "consented"]
-    assert consented["data"]["value"] == first.confirm
+    (newest, *_) = operator.json("run.list")["runs"]
+    (consented,) = [e for e in operator.json("run.show", newest["run_id"])["entries"] if e["event"] == "consented"]
+    assert f"{consented['data']['value']}\x1b[0m (anything else stops here)" in said.err
     assert consented["data"]["how"] == "typed at a terminal"
 
 
