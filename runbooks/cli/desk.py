@@ -39,6 +39,7 @@ class Desk:
         environment = _environment(policy, name)
         operator = os.environ.get("BLOOM_DR_OPERATOR") or f"{getpass.getuser()}@{socket.gethostname()}"
         self.voice = console()
+        self.voice.environment = name
         self.runs = runs()
         self.world = World(
             name=name,

@@ -53,6 +53,8 @@ class Console:
         self._clock = clock
         self._status: Status | None = None
         self._last_said = float("-inf")
+        self.environment = ""
+        """Where this process works; said at the opening of each run."""
         self.run_id: RunId | None = None
         """The run that this process opened; with nested runs, the outermost."""
 
@@ -65,7 +67,7 @@ class Console:
 
     def opened(self, runbook: str, run_id: RunId, folder: Path) -> None:
         self.run_id = self.run_id or run_id
-        self._line(f"run {run_id}  {runbook}", "bold")
+        self._line(f"run {run_id}  {runbook}  environment {self.environment}", "bold")
         self._line(f"      journal: {folder}", "dim")
         self._watch()
 
