@@ -51,6 +51,7 @@ def test_a_condition_is_one_as_it_would_stand_after_where(pairs: Pairs) -> None:
         "1=1; DROP TABLE x",
         "id = 1) --",
         "true THEN true END OR CASE WHEN true",
+        'true THEN true END; COMMIT; DELETE FROM public."T t"; SELECT 1 WHERE CASE WHEN true',
         "SELECT true",
         "true GROUP BY 1",
         "id=1 UNION SELECT 2",
