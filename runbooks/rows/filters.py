@@ -67,8 +67,8 @@ def _evaluate(branch: Connection, into: sql.Identifier, view: sql.Identifier) ->
 def _create(branch: Connection, view: sql.Identifier, table: Table, where: str, query: sql.Composed) -> None:
     statement = sql.SQL("CREATE VIEW {} AS {}").format(view, query).as_bytes(branch)
     try:
-        # A statement that is prepared cannot be two.
-        branch.execute(statement, prepare=True)
+        # Binary results make psycopg use the extended protocol, in which the server takes one statement and no more.
+        branch.execute(statement, binary=True)
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
