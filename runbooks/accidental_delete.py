@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
-from runbooks.clients.neon_types import Branch, BranchAt
+from runbooks.clients.neon_types import Branch, BranchAt, Window
 from runbooks.clients.postgres import Connection, Expected, Identity, Outcome, outcome, prove
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
@@ -48,13 +48,14 @@ class Request(Record):
     @classmethod
     def parse(cls, at: str, tables: str, where: str, database: str, accept_triggers: str, *, now: datetime) -> Request:
         """From the command line. Raises UsageFault."""
-        if not at or not tables.strip():
+        named = _split(tables)
+        if not at or not named:
             raise UsageFault(
                 "a recovery needs a moment and tables",
                 safe="nothing was started",
                 next_step="invoke recover.accidental-delete --at '2025-12-03 14:30 America/Mexico_City' --tables a,b",
             )
-        wanted = RowsWanted.parse(_split(tables), where or None)
+        wanted = RowsWanted.parse(named, where or None)
         return cls(
             at=Moment.parse(at, now=now),
             tables=tuple(str(name) for name in wanted.tables),
@@ -139,7 +140,7 @@ class BranchRemoved(Record):
 
 
 def survey(run: Run[World], request: Request) -> Survey:
-    """Reads production; makes the one branch that a preview may make, and removes it again if the survey fails."""
+    """Reads production; makes the one branch that a preview may make, and removes it again if no plan comes of it."""
     world = run.world
     now = world.now()
     target = world.target_branch()
@@ -154,29 +155,25 @@ def survey(run: Run[World], request: Request) -> Survey:
         past = _past(run, request, target, now)
         try:
             found = _compare(run, production, dsn, past, database, wanted)
+            surveyed = Survey(place=_place(world, target, here, window, past, now), found=found)
+            plan(request, surveyed)  # what cannot be planned is told while the branch can still be removed
         except BaseException as error:
             _remove_after(error, world, past)
             raise
-    place = Place(
-        project=target.project_id,
-        target=here,
-        target_branch=target.id,
-        target_branch_name=target.name,
-        history_begins=window.earliest,
-        history_retention=world.neon.project().history_retention,
-        promised_window=world.environment.promised_window,
-        past_branch=past.branch.id,
-        past_branch_name=past.branch.name,
-        past_expires=_expiry(past, now, world),
-        resolved=past.resolved,
-        zone=world.policy.local_timezone,
-    )
-    return Survey(place=place, found=found)
+    return surveyed
 
 
 def plan(request: Request, survey: Survey) -> RecoveryPlan:
-    """Pure. Raises Refused if a trigger would fire that can neither be kept quiet nor was accepted by name."""
-    recovery = make_plan(survey.found, accept_triggers=request.accept_triggers)
+    """Pure. Raises NotFound if nothing was there to be lost, and what `make_plan` raises (triggers, sequences)."""
+    found = survey.found
+    if not any(table.asked for table in found.tables):
+        where = f" that fits {found.where!r}" if found.where else ""
+        raise NotFound(
+            f"at that moment no row{where} was in {', '.join(request.tables)}, so there is nothing to bring back",
+            safe="nothing was changed",
+            next_step="check the condition and the moment; an earlier --at may still have had the rows",
+        )
+    recovery = make_plan(found, accept_triggers=request.accept_triggers)
     return RecoveryPlan(at=request.at, place=survey.place, recovery=recovery)
 
 
@@ -347,6 +344,23 @@ def _past(run: Run[World], request: Request, target: Branch, now: Moment) -> Bra
         name=run.id.branch_name,
         expires_at=Moment.of(now.utc + world.policy.recovery.branch_lifetime),
         annotation={"bloom-dr-run": str(run.id)},
+    )
+
+
+def _place(world: World, target: Branch, here: Identity, window: Window, past: BranchAt, now: Moment) -> Place:
+    return Place(
+        project=target.project_id,
+        target=here,
+        target_branch=target.id,
+        target_branch_name=target.name,
+        history_begins=window.earliest,
+        history_retention=world.neon.project().history_retention,
+        promised_window=world.environment.promised_window,
+        past_branch=past.branch.id,
+        past_branch_name=past.branch.name,
+        past_expires=_expiry(past, now, world),
+        resolved=past.resolved,
+        zone=world.policy.local_timezone,
     )
 
 

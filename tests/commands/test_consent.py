@@ -124,7 +124,6 @@ def test_typing_the_value_at_a_terminal_is_consent_and_what_was_typed_before_is_
     assert consented["data"]["how"] == "typed at a terminal"
 
 
-@pytest.mark.xfail(reason="engine.consent prints the value unquoted, so a shell splits or runs what is in the name")
 def test_the_command_can_be_pasted_whatever_the_database_is_called(operator: Operator, tmp_path: Path) -> None:
     """A name of somebody else's choice, typed into the operator's shell."""
     name, ana = "we ird; touch $HERE/ran", operator.having(HERE=str(tmp_path))
