@@ -202,6 +202,8 @@ def _count_absent(search: Search, parent: Involved, tie: ForeignKey, source: Tab
 
 def _can_look_up(source: Table, target: Table) -> bool:
     """Whether rows can be found again in production by their key."""
+    if target.hides_rows or "select" not in target.privileges:
+        return False
     if not (source.primary and target.primary and source.primary.is_plain and target.primary.is_plain):
         return False
     same_type = all(

@@ -40,6 +40,7 @@ def survey(
     prove_apart(production, branch)
     with translated("survey the missing rows", safe=_SAFE):
         _check_alike(production, branch)
+        _check_writable(production)
         names = resolve(branch, request.tables)
         _prepare_scratch(branch)
         with _snapshot(production) as snapshot:
@@ -69,6 +70,20 @@ def _check_alike(production: Connection, branch: Connection) -> None:
             f"production (encoding, version: {one}) and branch ({other}) are not copies of one database",
             safe=_SAFE,
             next_step="use a branch of production itself",
+        )
+
+
+def _check_writable(production: Connection) -> None:
+    """What every recovery needs of the session, whatever the table: better said now than after consent."""
+    row = production.execute(
+        "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'TEMPORARY')"
+    ).fetchone()
+    if row != (False, True):
+        raise Refused(
+            "this session in production cannot write: it is a read-only replica, or our role may not create temporary "
+            f"tables (in recovery, may create: {row})",
+            safe=_SAFE,
+            next_step="connect to the read-write endpoint, as a role with the TEMPORARY right on the database",
         )
 
 

@@ -112,6 +112,7 @@ BEGIN
         EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname);
     END LOOP;
     EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
+    EXECUTE format('GRANT ALL ON DATABASE %I TO guest', current_database());
 END $$;
 CREATE SCHEMA public AUTHORIZATION shop;
 GRANT USAGE ON SCHEMA public TO PUBLIC;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,7 @@ from runbooks.rows.found import Found, Request
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import make_plan
 from runbooks.rows.survey import survey
-from tests.rows.cluster import CommitsWhenWaitedFor, Pair, Pairs, recover, texts, value
+from tests.rows.cluster import CommitsWhenWaitedFor, Pair, Pairs, recover, texts, until, value
 
 SHOP = """
 CREATE TABLE customer (id int PRIMARY KEY, mail text UNIQUE, boss int REFERENCES customer ON DELETE CASCADE);
@@ -298,6 +299,30 @@ def test_c09_a_sequence_moves_back_with_the_transaction_if_that_is_rolled_back(p
         apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=stumble)
     assert value(pair.app, "SELECT nextval('o_id_seq')") == 1
     assert value(pair.app, "SELECT count(*) FROM o") == 0
+
+
+def test_c09_a_nextval_of_another_session_waits_and_then_gets_a_number_past_ours(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("CREATE TABLE o (id serial PRIMARY KEY); INSERT INTO o SELECT generate_series(1, 50)")
+    pair.app.execute("DELETE FROM o")
+    plan = make_plan(find(pair, "o"))
+    drawn: list[object] = []
+    other = threading.Thread(target=lambda: drawn.append(value(pair.app, "SELECT nextval('o_id_seq')")))
+
+    def draw(_: Applied) -> None:
+        other.start()
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        until(lambda: value(pair.production, blocked) == 1)
+
+    apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=draw)
+    other.join()
+    assert drawn == [51]
+
+
+def test_a_role_that_may_not_make_temporary_tables_is_told_before_consent(pairs: Pairs) -> None:
+    revoke = "REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, guest"
+    pair = pairs(SHOP, after=f"DO $$ BEGIN EXECUTE format('{revoke}', current_database()); END $$", role="guest")
+    with pytest.raises(Refused, match="temporary"):
+        find(pair, "item")
 
 
 def test_two_names_of_one_database_are_refused(pairs: Pairs) -> None:
