@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,12 @@ class Operator:
     sandbox: Path
     runs: Path
     settings: tuple[tuple[str, str], ...] = ()
+    open_api: Api | None = None
+    """Kept open while many questions are asked: opening one costs more than the question."""
 
     def having(self, **settings: str) -> Operator:
         """The same operator with more environment variables."""
-        return Operator(self.sandbox, self.runs, (*self.settings, *settings.items()))
+        return replace(self, settings=(*self.settings, *settings.items()))
 
     @property
     def environ(self) -> dict[str, str]:
@@ -143,6 +145,9 @@ class Operator:
 
     @contextmanager
     def api(self) -> Iterator[Api]:
+        if self.open_api:
+            yield self.open_api
+            return
         running = daemon.status(self.sandbox).running
         assert running is not None
         with speaking_to(running) as api:

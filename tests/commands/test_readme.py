@@ -22,9 +22,7 @@ def block(heading: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_the_way_by_hand_leads_to_a_preview_and_its_command_to_the_rows(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_the_way_by_hand_leads_to_a_preview_and_its_command_to_the_rows(tmp_path: Path) -> None:
     lines = block("Try it by hand, without an account")
     by_hand = "invoke sandbox.psql"
     assert lines[0].endswith("activate")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,54 +16,68 @@ from tests.stack import stack_root
 RECOVER = "recover.accidental-delete"
 
 
-@pytest.fixture
-def failed(stranger: Operator) -> Operator:
-    """Whose only run failed at its beginning: there was no stack."""
-    said = stranger.invoke(RECOVER, "--at", now(), "--tables", "clients")
+@dataclass(frozen=True)
+class Failed:
+    """A run that failed at its beginning: there was no stack."""
+
+    operator: Operator
+    run_id: str
+
+    @property
+    def journal(self) -> Path:
+        return self.operator.runs / self.run_id / "journal.jsonl"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    folder = tmp_path_factory.mktemp("failed")
+    operator = Operator(folder / "no-sandbox", folder / "runs")
+    said = operator.invoke(RECOVER, "--at", now(), "--tables", "clients")
     said.stopped("SandboxFault")
-    return stranger.having(RUN=said.run_id)
+    return Failed(operator, said.run_id)
 
 
-def run_of(operator: Operator) -> str:
-    return dict(operator.settings)["RUN"]
+@pytest.fixture
+def failed(original: Failed, tmp_path: Path) -> Failed:
+    """A copy of it, to be damaged."""
+    shutil.copytree(original.operator.runs, tmp_path / "runs")
+    return Failed(Operator(original.operator.sandbox, tmp_path / "runs"), original.run_id)
 
 
-def test_a_run_is_listed_and_shown_with_what_was_asked_and_what_came_of_it(failed: Operator) -> None:
-    listed = failed.invoke("run.list")
+def test_a_run_is_listed_and_shown_with_what_was_asked_and_what_came_of_it(failed: Failed) -> None:
+    listed = failed.operator.invoke("run.list")
     assert listed.code == 0
-    assert run_of(failed) in listed.out
+    assert failed.run_id in listed.out
     assert "the local stack is not running" in listed.out
-    shown = failed.invoke("run.show", run_of(failed))
+    shown = failed.operator.invoke("run.show", failed.run_id)
     assert shown.code == 0
     assert "tables clients" in shown.out
     assert "SandboxFault: the local stack is not running" in shown.out
     assert "now: unfinished: surveying" in shown.out
-    verified = failed.json("run.verify", run_of(failed))
+    verified = failed.operator.json("run.verify", failed.run_id)
     assert (verified["lines"], verified["finished"], verified["torn"]) == (2, False, False)
 
 
 @pytest.mark.parametrize("damage", [("not running", "not walking"), ('"seq":2', '"seq":3'), ("\n", "")])
-def test_a_tampered_journal_is_told_everywhere_and_never_gone_on_with(
-    failed: Operator, damage: tuple[str, str]
-) -> None:
-    journal = failed.runs / run_of(failed) / "journal.jsonl"
-    text = journal.read_text()
+def test_a_tampered_journal_is_told_everywhere_and_never_gone_on_with(failed: Failed, damage: tuple[str, str]) -> None:
+    text = failed.journal.read_text()
     assert damage[0] in text
-    journal.write_text(text.replace(*damage, 1))
-    said = failed.invoke("run.verify", run_of(failed))
-    said.stopped("JournalBroken", str(journal), "keep this file")
-    failed.invoke("run.resume", run_of(failed)).stopped("JournalBroken")
-    (listed,) = failed.json("run.list")["runs"]
+    failed.journal.write_text(text.replace(*damage, 1))
+    said = failed.operator.invoke("run.verify", failed.run_id)
+    said.stopped("JournalBroken", str(failed.journal), "keep this file")
+    failed.operator.invoke("run.resume", failed.run_id).stopped("JournalBroken")
+    (listed,) = failed.operator.json("run.list")["runs"]
     assert listed["state"] == "broken"
-    error = failed.invoke("run.show", run_of(failed), "--json")
+    error = failed.operator.invoke("run.show", failed.run_id, "--json")
     assert error.data["error"]["exit_code"] == error.code == CODES["JournalBroken"]
 
 
-def test_a_run_that_is_not_there_or_no_run_at_all(failed: Operator) -> None:
-    failed.invoke("run.show", "20200101-000000-aaaa").stopped("NotFound", str(failed.runs), "invoke run.list")
-    failed.invoke("run.verify", "../../etc/passwd").stopped("UsageFault", "is not a run id")
-    failed.invoke("recover.undo", "").stopped("UsageFault", "without a value")
-    failed.invoke("recover.undo", run_of(failed)).stopped("NotFound", "not a row recovery that came as far as a plan")
+def test_a_run_that_is_not_there_or_no_run_at_all(failed: Failed) -> None:
+    ana = failed.operator
+    ana.invoke("run.show", "20200101-000000-aaaa").stopped("NotFound", str(ana.runs), "invoke run.list")
+    ana.invoke("run.verify", "../../etc/passwd").stopped("UsageFault", "is not a run id")
+    ana.invoke("recover.undo", "").stopped("UsageFault", "without a value")
+    ana.invoke("recover.undo", failed.run_id).stopped("NotFound", "not a row recovery that came as far as a plan")
 
 
 def test_help_after_a_positional_argument_or_in_its_place_is_help(stranger: Operator) -> None:
@@ -82,8 +98,8 @@ def test_what_invoke_does_not_know_starts_nothing(stranger: Operator, words: tup
     assert not stranger.runs.exists()
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(failed: Operator) -> None:
-    reader = failed.start("run.list")
+def test_a_reader_who_has_seen_enough_is_no_error(failed: Failed) -> None:
+    reader = failed.operator.start("run.list")
     assert reader.stdout is not None
     reader.stdout.close()
     assert reader.wait(60) == 0
@@ -92,19 +108,19 @@ def test_a_reader_who_has_seen_enough_is_no_error(failed: Operator) -> None:
     reader.stderr.close()
 
 
-def test_an_answer_is_printed_in_whatever_the_terminal_can_show(failed: Operator) -> None:
-    ana = failed.having(BLOOM_DR_OPERATOR="María", PYTHONIOENCODING="ascii")
+def test_an_answer_is_printed_in_whatever_the_terminal_can_show(failed: Failed) -> None:
+    ana = failed.operator.having(BLOOM_DR_OPERATOR="María", PYTHONIOENCODING="ascii")
     ana.invoke(RECOVER, "--at", now(), "--tables", "clients").stopped("SandboxFault")
     said = ana.invoke("run.list")
     assert said.code == 0
     assert r"Mar\xeda" in said.out
 
 
-def test_the_runs_folder_is_closed_to_others_and_an_unusable_one_is_told(failed: Operator, tmp_path: Path) -> None:
-    for path in (failed.runs, *failed.runs.rglob("*")):
+def test_the_runs_folder_is_closed_to_others_and_an_unusable_one_is_told(failed: Failed, tmp_path: Path) -> None:
+    for path in (failed.operator.runs, *failed.operator.runs.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
     (tmp_path / "file").write_text("")
-    lost = Operator(failed.sandbox, tmp_path / "file" / "runs")
+    lost = Operator(failed.operator.sandbox, tmp_path / "file" / "runs")
     lost.invoke(RECOVER, "--at", now(), "--tables", "clients").stopped("LocalFault", "BLOOM_DR_RUNS")
     assert lost.json("run.list") == {"runs": []}
 

@@ -4,7 +4,6 @@ target is as it was or as it has to be, the message says so, and the run goes on
 
 from __future__ import annotations
 
-import itertools
 import resource
 import signal
 import subprocess
@@ -44,16 +43,11 @@ class Lost:
         return operator.sql("select count(*) from payments where id = %s", self.payment) == [(1,)]
 
 
-_payments = itertools.count(11)
-
-
 @pytest.fixture
 def lost(operator: Operator) -> Lost:
-    """Another one for each test."""
-    accident = Lost(next(_payments), now())
-    operator.sql("delete from payments where id = %s", accident.payment)
-    assert not accident.is_back(operator)
-    return accident
+    moment = now()
+    ((payment,),) = operator.sql("delete from payments where id = (select max(id) from payments) returning id")
+    return Lost(payment, moment)
 
 
 @contextmanager
@@ -175,36 +169,28 @@ def test_a_disk_that_fills_during_execution_leaves_the_target_and_a_run_to_go_on
 # Locks and other operators
 
 
-def test_a_table_locked_by_somebody_is_given_up_and_the_run_goes_on_later(
-    operator: Operator, lost: Lost, tmp_path: Path
-) -> None:
-    policy = tmp_path / "policy.toml"
-    policy.write_text(
-        'default_environment = "sandbox"\nlocal_timezone = "America/Mexico_City"\n'
-        '[environments.sandbox]\nsandbox = true\n[recovery]\nlock_timeout = "1s"\n'
-    )
-    hasty = operator.having(BLOOM_DR_POLICY=str(policy))
-    first = lost.preview(operator)
-    with operator.nothing_changes(), locked(operator):
+def test_a_table_locked_by_somebody_is_given_up_and_the_run_goes_on_later(hasty: Operator, lost: Lost) -> None:
+    first = lost.preview(hasty)
+    with hasty.nothing_changes(), locked(hasty):
         hasty.paste(first.pasted).stopped("TableLocked")
-    assert operator.invoke("run.resume", first.run_id).code == 0, "consent was given before"
-    assert lost.is_back(operator)
+    assert hasty.invoke("run.resume", first.run_id).code == 0, "consent was given before"
+    assert lost.is_back(hasty)
 
 
-def test_c33_of_two_operators_the_second_is_told_who_is_at_work(operator: Operator, lost: Lost) -> None:
-    first, second = lost.preview(operator), lost.preview(operator)
-    with locked(operator):
-        process = operator.having(BLOOM_DR_OPERATOR="ana@bloom").start(*first.pasted.split()[1:])
-        stand_before_the_lock(operator, process)
-        same_run = operator.paste(first.pasted)
-        other_run = operator.paste(second.pasted)
+def test_c33_of_two_operators_the_second_is_told_who_is_at_work(patient: Operator, lost: Lost) -> None:
+    first, second = lost.preview(patient), lost.preview(patient)
+    with locked(patient):
+        process = patient.having(BLOOM_DR_OPERATOR="ana@bloom").start(*first.pasted.split()[1:])
+        stand_before_the_lock(patient, process)
+        same_run = patient.paste(first.pasted)
+        other_run = patient.paste(second.pasted)
     _, err = process.communicate(timeout=60)
     same_run.stopped("LockHeld", first.run_id)
     other_run.stopped("LockHeld", first.run_id, "ana@bloom", "since", "UTC")
     assert process.returncode == 0, err
-    assert lost.is_back(operator)
-    with operator.nothing_changes(but_branch=f"bloom-dr-{second.run_id}"):
-        late = operator.invoke("run.resume", second.run_id)
+    assert lost.is_back(patient)
+    with patient.nothing_changes(but_branch=f"bloom-dr-{second.run_id}"):
+        late = patient.invoke("run.resume", second.run_id)
     assert late.code == 0
     assert "nothing was changed" in late.out
 
@@ -222,11 +208,11 @@ def test_c33_of_two_operators_the_second_is_told_who_is_at_work(operator: Operat
     ],
     ids=lambda how: how.name,
 )
-def test_c34_a_run_that_was_stopped_in_the_middle_goes_on(operator: Operator, lost: Lost, how: signal.Signals) -> None:
-    first = lost.preview(operator)
-    with operator.nothing_changes(), locked(operator):
-        process = operator.start(*first.pasted.split()[1:], "--json")
-        stand_before_the_lock(operator, process)
+def test_c34_a_run_that_was_stopped_in_the_middle_goes_on(patient: Operator, lost: Lost, how: signal.Signals) -> None:
+    first = lost.preview(patient)
+    with patient.nothing_changes(), locked(patient):
+        process = patient.start(*first.pasted.split()[1:], "--json")
+        stand_before_the_lock(patient, process)
         said = interrupt(process, how)
     if how is signal.SIGKILL:
         assert said.code == -how
@@ -235,10 +221,10 @@ def test_c34_a_run_that_was_stopped_in_the_middle_goes_on(operator: Operator, lo
         assert said.data["error"]["run_id"] == first.run_id
         assert f"next:  invoke run.resume {first.run_id}\n" in said.err
         assert "Traceback" not in said.err
-    (listed,) = [run for run in operator.json("run.list")["runs"] if run["run_id"] == first.run_id]
+    (listed,) = [run for run in patient.json("run.list")["runs"] if run["run_id"] == first.run_id]
     assert listed["state"] == "unfinished: executing"
-    operator.invoke("--dry", "run.resume", first.run_id).stopped("UsageFault", "has its consent")
-    assert not lost.is_back(operator)
-    on = operator.invoke("run.resume", first.run_id, "--json")
+    patient.invoke("--dry", "run.resume", first.run_id).stopped("UsageFault", "has its consent")
+    assert not lost.is_back(patient)
+    on = patient.invoke("run.resume", first.run_id, "--json")
     assert (on.code, on.data["verdict"]) == (0, "proved")
-    assert lost.is_back(operator)
+    assert lost.is_back(patient)
