@@ -143,6 +143,13 @@ def test_a_server_that_never_answers_ends_in_a_clear_error_after_the_wait(doorma
     assert doorman.visits > 1
 
 
+def test_a_server_that_accepts_and_says_nothing_is_given_up_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dsn = Dsn.parse(f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable")
+        with pytest.raises(DatabaseUnreachable, match="timeout"):
+            connect(dsn, application_name="test", wait=timedelta(seconds=1))
+
+
 def test_an_unknown_database_or_role_is_said_at_once(cluster: Dsn) -> None:
     with pytest.raises(NotFound, match="nowhere"):
         connect(cluster.with_database("nowhere"), application_name="test")
