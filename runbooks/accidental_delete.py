@@ -12,13 +12,13 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
 from runbooks.clients.neon_types import Branch, BranchAt, Window
-from runbooks.clients.postgres import Connection, Expected, Identity, Outcome, outcome, prove
+from runbooks.clients.postgres import Connection, Expected, Identity, prove
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.dsn import Dsn, same_database
-from runbooks.model.errors import BloomError, NotFound, Refused, UsageFault, WrongTarget
+from runbooks.model.errors import BloomError, NotFound, UsageFault, WrongTarget
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.rows.applied import Applied
@@ -30,6 +30,7 @@ from runbooks.rows.plan import Plan as RowsPlan
 from runbooks.rows.plan import make_plan
 from runbooks.rows.proof import Proof, prove_recovery
 from runbooks.rows.survey import survey as survey_rows
+from runbooks.rows.transaction import committed
 
 UNDO_FILE = "undo.jsonl"
 QUIET = timedelta(minutes=1)
@@ -202,21 +203,8 @@ def _write_back(running: Running[World, RecoveryPlan]) -> WrittenBack:
 
 def _is_written_back(running: Running[World, RecoveryPlan]) -> WrittenBack | None:
     """A killed run knows by the transaction's id, journalled before the commit, whether it was committed."""
-    for note in reversed(running.notes):
-        ready = Applied.model_validate(note)
-        assert ready.xid is not None  # only a transaction is noted
-        match outcome(running.held, ready.xid):
-            case Outcome.COMMITTED:
-                return WrittenBack(applied=ready)
-            case Outcome.ABORTED:
-                continue
-            case unclear:
-                raise Refused(
-                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
-                    safe="nothing was written a second time",
-                    next_step="look whether the rows are there; then start a new run, which inserts only missing rows",
-                )
-    return None
+    ready = committed(running.held, [Applied.model_validate(note) for note in running.notes])
+    return WrittenBack(applied=ready) if ready else None
 
 
 def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from runbooks import accidental_delete
 from runbooks.accidental_delete import UNDO_FILE, RecoveryPlan, production_session
-from runbooks.clients.postgres import Connection, Outcome, outcome
+from runbooks.clients.postgres import Connection
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.journal import FILE_NAME, read
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
-from runbooks.model.errors import NotFound, Refused
+from runbooks.model.errors import NotFound
 from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
+from runbooks.rows.transaction import committed
 from runbooks.rows.undo import Undone, UndoneTable, UndoPlan, apply_undo, survey_undo
 
 
@@ -123,21 +124,9 @@ def _take_back(running: Running[World, TakeBackPlan]) -> TakenBack:
 
 
 def _is_taken_back(running: Running[World, TakeBackPlan]) -> TakenBack | None:
-    for note in reversed(running.notes):
-        ready = Undone.model_validate(note)
-        assert ready.xid is not None  # only a transaction is noted
-        match outcome(running.held, ready.xid):
-            case Outcome.COMMITTED:
-                return TakenBack(undone=ready)
-            case Outcome.ABORTED:
-                continue
-            case unclear:
-                raise Refused(
-                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
-                    safe="nothing was deleted a second time",
-                    next_step=f"see what is left: invoke recover.undo {running.plan.undo.run}",
-                )
-    return None
+    """A killed run knows by the transaction's id, journalled before the commit, whether it was committed."""
+    ready = committed(running.held, [Undone.model_validate(note) for note in running.notes])
+    return TakenBack(undone=ready) if ready else None
 
 
 TAKE_BACK: Step[World, TakeBackPlan, TakenBack] = Step(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from runbooks.clients.postgres import Connection
+from runbooks.clients.postgres import Connection, Outcome, outcome
 from runbooks.clients.postgres_lock import table_holders
 from runbooks.model.errors import CouldNotVerify, ProofFailed, Refused, TableLocked
 from runbooks.rows.catalog import describe
@@ -135,3 +136,33 @@ def check_unchanged(conn: Connection, tables: Sequence[Table]) -> None:
             safe=ROLLED_BACK,
             next_step="make a new plan: run the same command again without --confirm",
         )
+
+
+class Noted(Protocol):
+    """What an attempt wrote down just before COMMIT."""
+
+    @property
+    def xid(self) -> int | None: ...
+
+
+N = TypeVar("N", bound=Noted)
+
+
+def committed(conn: Connection, attempts: Sequence[N]) -> N | None:
+    """The attempt (oldest first) that came true, asked of the database itself; None if none did.
+
+    Raises CouldNotVerify if it cannot tell of one: then nothing may be done a second time.
+    """
+    for attempt in reversed(attempts):
+        if attempt.xid is None:
+            continue
+        how = outcome(conn, attempt.xid)
+        if how is Outcome.COMMITTED:
+            return attempt
+        if how is not Outcome.ABORTED:
+            raise CouldNotVerify(
+                f"the database cannot tell whether transaction {attempt.xid} of this run was committed: it is {how}",
+                safe="nothing was done a second time",
+                next_step="look whether the rows are as wanted; then start a new run, which does only what is missing",
+            )
+    return None
