@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from runbooks.clients.postgres import Connection, Outcome, outcome
-from runbooks.clients.postgres_lock import table_holders
+from runbooks.clients.postgres_lock import LONERS_BLOCKED_BY, WRITERS_BLOCKED_BY, table_holders
 from runbooks.model.errors import CouldNotVerify, ProofFailed, Refused, TableLocked
 from runbooks.rows.catalog import describe
 from runbooks.rows.names import TableName
@@ -102,21 +102,25 @@ def commit(conn: Connection, xid: int) -> None:
 def lock(conn: Connection, tables: Sequence[Table], alone: Collection[TableName]) -> None:
     """Keep other sessions from changing the tables' definitions; and, for those in `alone`, from writing to them."""
     for table in tables:
-        mode = "SHARE ROW EXCLUSIVE" if table.name in alone else "ROW EXCLUSIVE"
-        with naming_blockers(conn, [table]):
+        mode, blocked_by = (
+            ("SHARE ROW EXCLUSIVE", LONERS_BLOCKED_BY) if table.name in alone else ("ROW EXCLUSIVE", WRITERS_BLOCKED_BY)
+        )
+        with naming_blockers(conn, [table], blocked_by):
             conn.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.name.identifier, sql.SQL(mode)))
     # From here on others may wait for us: a hanging client must not keep them waiting.
     conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5min'")
 
 
 @contextmanager
-def naming_blockers(conn: Connection, tables: Sequence[Table]) -> Iterator[None]:
+def naming_blockers(
+    conn: Connection, tables: Sequence[Table], blocked_by: Sequence[str] = LONERS_BLOCKED_BY
+) -> Iterator[None]:
     """Turn a lock time-out inside the block into TableLocked, with the tables and the sessions in the way."""
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
         conn.rollback()
-        holders = table_holders(conn, [oid for table in tables for oid in table.tree])
+        holders = table_holders(conn, [oid for table in tables for oid in table.tree], blocked_by)
         names = ", ".join(str(table.name) for table in tables)
         told = "; ".join(holder.told("UTC") for holder in holders) or "nobody any more: it has just become free"
         raise TableLocked(
