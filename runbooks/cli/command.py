@@ -107,7 +107,9 @@ def _interrupted(*, as_json: bool) -> int:
 
 def _say(answer: Any) -> None:
     """On stdout. That nobody reads it (any more) changes nothing in what was done."""
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2)
+    from runbooks.engine.console import printable
+
+    text = printable(answer) if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -31,6 +31,15 @@ _NOBODY_TO_CALL = (ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault)
 """What the person at the keyboard can cure alone."""
 
 
+def printable(text: str) -> str:
+    """Text in which nothing but line breaks moves the cursor, or hides or reorders what stands beside it: previews show
+    what the application's users have typed.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
 class _Screen(Terminal):
     """A terminal that may go away. The journal is the truth: a lost screen must not end a recovery half-way."""
 
@@ -60,7 +69,7 @@ class Console:
 
     def say(self, text: str) -> None:
         if self._status is not None and self._out.is_terminal:
-            self._status.update(Text(text))
+            self._status.update(Text(printable(text)))
         elif self._clock() - self._last_said >= _QUIET_SECONDS:
             self._last_said = self._clock()
             self._line(f"      {text}", "dim")
@@ -144,7 +153,7 @@ class Console:
         self._rest()
         if sys.stdin.isatty():
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
-        question = Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): ")
+        question = Text.assemble("to go on, type ", (printable(wanted), "bold"), " (anything else stops here): ")
         self._out.print(question, end="", soft_wrap=True)
         line = sys.stdin.readline()
         if not line.endswith("\n"):
@@ -156,10 +165,10 @@ class Console:
             self._line(f"{'  call:  ' if number == 0 else '         '}{contact.name}, {contact.how} ({contact.role})")
 
     def _line(self, text: str, style: str = "") -> None:
-        self._out.print(Text(text, style=style), soft_wrap=True)
+        self._out.print(Text(printable(text), style=style), soft_wrap=True)
 
     def _fact(self, name: str, value: str) -> None:
-        self._out.print(Text.assemble((f"  {name:<26}", "dim"), value), soft_wrap=True)
+        self._out.print(Text.assemble((f"  {name:<26}", "dim"), printable(value)), soft_wrap=True)
 
     def _grid(self, table: Table) -> None:
         self._line(table.title)
@@ -167,7 +176,7 @@ class Console:
         for head in table.head:
             grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
         for row in table.rows:
-            grid.add_row(*(Text(" ".join(cell.splitlines())) for cell in row))
+            grid.add_row(*(Text(printable(" ".join(cell.splitlines()))) for cell in row))
         self._out.print(grid)
 
     def _watch(self) -> None:

@@ -169,6 +169,7 @@ def test_a_disk_that_fills_during_execution_leaves_the_target_and_a_run_to_go_on
 # Locks and other operators
 
 
+@pytest.mark.long
 def test_a_table_locked_by_somebody_is_given_up_and_the_run_goes_on_later(hasty: Operator, lost: Lost) -> None:
     first = lost.preview(hasty)
     with hasty.nothing_changes(), locked(hasty):
@@ -177,6 +178,7 @@ def test_a_table_locked_by_somebody_is_given_up_and_the_run_goes_on_later(hasty:
     assert lost.is_back(hasty)
 
 
+@pytest.mark.long
 def test_c33_of_two_operators_the_second_is_told_who_is_at_work(patient: Operator, lost: Lost) -> None:
     first, second = lost.preview(patient), lost.preview(patient)
     with locked(patient):
@@ -202,7 +204,7 @@ def test_c33_of_two_operators_the_second_is_told_who_is_at_work(patient: Operato
     "how",
     [
         signal.SIGINT,
-        signal.SIGKILL,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, marks=pytest.mark.long),
         pytest.param(signal.SIGHUP, marks=pytest.mark.long),
     ],
