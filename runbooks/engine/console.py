@@ -173,10 +173,11 @@ class Console:
     def _grid(self, table: Table) -> None:
         self._line(table.title)
         grid = Grid(box=None, pad_edge=True, header_style="dim")
-        for head in table.head:
-            grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
-        for row in table.rows:
-            grid.add_row(*(Text(printable(" ".join(cell.splitlines()))) for cell in row))
+        rows = [[Text(printable(" ".join(cell.splitlines()))) for cell in row] for row in table.rows]
+        for head, *cells in zip(table.head, *table.rows, strict=True):
+            _add_column(grid, head, cells, alone=len(table.head) == 1)
+        for row in rows:
+            grid.add_row(*row)
         self._out.print(grid)
 
     def _watch(self) -> None:
@@ -188,3 +189,16 @@ class Console:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _add_column(grid: Grid, head: str, cells: list[str], *, alone: bool) -> None:
+    """On a narrow terminal a name goes on in the next line and a number is never cut: consent is given to them. Only a
+    column that is alone, a sample, may lose its end.
+    """
+    if alone:
+        grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
+    elif all(cell[:1].isdigit() for cell in cells):
+        longest = max((len(cell) for cell in cells), default=0)
+        grid.add_column(Text(head.replace(" ", "\n")), justify="right", min_width=longest, overflow="fold")
+    else:
+        grid.add_column(Text(head), overflow="fold")

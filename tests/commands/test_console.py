@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console as Terminal
 
 from runbooks.engine.console import Console
@@ -20,10 +21,10 @@ DBA = Contact(name="Ana", how="+52 55 0000 0000", role="decides what is restored
 class Screen:
     """A console that writes into a text, 80 signs wide, at a time that the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 80) -> None:
         self.time = 0.0
         self._text = io.StringIO()
-        terminal = Terminal(file=self._text, width=80, highlight=False)
+        terminal = Terminal(file=self._text, width=width, highlight=False)
         self.console = Console((DBA,), terminal=terminal, clock=lambda: self.time)
 
     @property
@@ -83,6 +84,25 @@ def test_an_ending_that_is_not_proved_lists_what_is_open_and_whom_to_call() -> N
     screen = Screen()
     screen.console.ended(Ending(verdict=Verdict.PROVED, summary="3 rows"))
     assert screen.shown == "PROVED  3 rows\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_no_name_and_no_number_of_a_preview_is_cut_however_narrow_the_terminal(width: int) -> None:
+    screen = Screen(width)
+    head = ("table", "come back", "already there", "in conflict", "about", "why")
+    long = "public.reservations_of_the_year_2025"
+    rows = ((long, "1,234,567", "89,012,345", "6,789", "1234.5 MB", "the delete cascaded to it"),)
+    preview = Preview(
+        title="t", target="t", facts=(), tables=(Table(title="rows", head=head, rows=rows),), warnings=(), undo="u"
+    )
+    screen.console.preview(preview, "sha")
+    assert "…" not in screen.shown
+    lines = [line for line in screen.shown.splitlines() if line.strip()]
+    assert max(len(line) for line in lines if "sha" not in line) <= width
+    (row,) = [line for line in lines if "1,234,567" in line]
+    assert all(number in row for number in ("89,012,345", "6,789", "1234.5 MB"))
+    first_column = "".join(line[1:].split("  ")[0].strip() for line in lines[lines.index(row) :])
+    assert long in first_column
 
 
 def test_nothing_in_the_data_can_act_on_the_screen() -> None:
