@@ -27,6 +27,11 @@ class Failed:
     def journal(self) -> Path:
         return self.operator.runs / self.run_id / "journal.jsonl"
 
+    def damage(self, was: str, becomes: str) -> None:
+        text = self.journal.read_text()
+        assert was in text
+        self.journal.write_text(text.replace(was, becomes, 1))
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Failed:
@@ -59,17 +64,25 @@ def test_a_run_is_listed_and_shown_with_what_was_asked_and_what_came_of_it(faile
 
 
 @pytest.mark.parametrize("damage", [("not running", "not walking"), ('"seq":2', '"seq":3'), ("\n", "")])
-def test_a_tampered_journal_is_told_everywhere_and_never_gone_on_with(failed: Failed, damage: tuple[str, str]) -> None:
-    text = failed.journal.read_text()
-    assert damage[0] in text
-    failed.journal.write_text(text.replace(*damage, 1))
+def test_a_tampered_journal_is_told(failed: Failed, damage: tuple[str, str]) -> None:
+    failed.damage(*damage)
     said = failed.operator.invoke("run.verify", failed.run_id)
     said.stopped("JournalBroken", str(failed.journal), "keep this file")
+
+
+def test_a_broken_run_is_listed_as_broken_and_never_gone_on_with(failed: Failed) -> None:
+    failed.damage("not running", "not walking")
     failed.operator.invoke("run.resume", failed.run_id).stopped("JournalBroken")
     (listed,) = failed.operator.json("run.list")["runs"]
     assert listed["state"] == "broken"
-    error = failed.operator.invoke("run.show", failed.run_id, "--json")
-    assert error.data["error"]["exit_code"] == error.code == CODES["JournalBroken"]
+    shown = failed.operator.invoke("run.show", failed.run_id, "--json")
+    assert shown.data["error"]["exit_code"] == shown.code == CODES["JournalBroken"]
+
+
+def test_a_stack_that_is_not_there_can_be_asked_for_and_stopped(stranger: Operator) -> None:
+    assert "there is no local stack" in stranger.invoke("sandbox.status").out
+    down = stranger.json("sandbox.down")
+    assert (down["stopped"], down["deleted"], down["running"]) == (False, False, None)
 
 
 def test_a_run_that_is_not_there_or_no_run_at_all(failed: Failed) -> None:
@@ -125,11 +138,11 @@ def test_the_runs_folder_is_closed_to_others_and_an_unusable_one_is_told(failed:
     assert lost.json("run.list") == {"runs": []}
 
 
+@pytest.mark.long
 def test_the_stack_tells_what_it_is_and_keeps_its_data_until_told_otherwise(tmp_path: Path) -> None:
     with stack_root() as root:
         one = Operator(root, tmp_path / "runs")
         try:
-            assert "there is no local stack" in one.invoke("sandbox.status").out
             assert "no local stack was running" in one.invoke("sandbox.down").out
             assert one.json("sandbox.up")["already"] is False
             assert one.json("sandbox.seed", "--clients", "100")["rows"]["clients"] == 100
