@@ -211,7 +211,13 @@ def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
     """In sessions of its own: what others can read."""
     place = running.plan.place
     with production_session(running, place, f"proof {running.id}") as production, _past_session(running) as branch:
-        proof = prove_recovery(production, branch, running.plan.recovery, running.result(WRITE_BACK).applied)
+        proof = prove_recovery(
+            production,
+            branch,
+            running.plan.recovery,
+            running.result(WRITE_BACK).applied,
+            progress=running.tell,
+        )
     return ProvedRows(proof=proof)
 
 
@@ -253,34 +259,41 @@ REMOVE_BRANCH: Step[World, RecoveryPlan, BranchRemoved] = Step(
 
 
 def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
-    """PROVED only if every row asked for is there, equal to the past's, and nothing the delete did is left."""
+    """PROVED only if the rows inserted equal the past's, all others asked for are there, and no loss is left."""
     written, proved = results[WRITE_BACK.name], results[PROVE.name]
     assert isinstance(written, WrittenBack)
     assert isinstance(proved, ProvedRows)
-    applied, proof = written.applied, proved.proof
+    applied, proof, found = written.applied, proved.proof, plan.recovery.found
     conflicts = tuple(conflict for table in applied.tables for conflict in table.conflicts)
-    left_open = (*_conflicts(conflicts), *_cut_loose(plan.recovery.found), *_differing(proof))
-    verdict = Verdict.INCOMPLETE if left_open else Verdict.PROVED
+    # Whoever names rows wants these very rows; in a whole table it is to be expected that people went on editing.
+    differing = _changed_hands(found) if found.where else ()
+    left_open = (*_conflicts(conflicts), *_cut_loose(found), *differing, *_unproved(proof))
+    verdict = Verdict.PROVED if applied.inserted else Verdict.NOTHING_MISSING
+    if left_open:
+        verdict = Verdict.INCOMPLETE
     if proof.verdict != "passed":
         verdict = Verdict.FAILED
     there = sum(table.already_there for table in applied.tables)
-    state = f"the state of {plan.at.both(plan.place.zone)}"
-    summary = (
-        f"{applied.inserted:,} rows are back and equal to {state}"
-        if applied.inserted
-        else f"nothing was changed: of the rows asked for, {there:,} are there and none could be inserted"
-    )
     return Ending(
         verdict=verdict,
-        summary=summary,
+        summary=_summary(plan, applied, proof, there),
         facts=(
-            ("rows inserted", f"{applied.inserted:,}"),
-            ("already there", f"{there:,}"),
-            ("proved after commit", f"{proof.proved:,}"),
-            ("changed by others since", f"{proof.changed_since:,}"),
+            ("rows inserted", f"{applied.inserted:,}, all compared with the past before the commit"),
+            ("still so after it", f"{proof.proved:,}; changed by others since: {proof.changed:,}"),
+            ("already there", f"{there:,}, by key{_compared(found)}"),
+            *(("kept as it is", text) for text in _changed_hands(found)),
         ),
         left_open=left_open,
     )
+
+
+def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> str:
+    state = f"the state of {plan.at.both(plan.place.zone)}"
+    if applied.inserted:
+        return f"{applied.inserted - proof.gone:,} rows are back, as in {state}"
+    if there == sum(table.asked for table in applied.tables):
+        return f"no row of {state} is missing ({there:,} are there); if you miss rows, try an earlier --at"
+    return f"no row of {state} could be inserted; {there:,} of the rows asked for are there"
 
 
 RUNBOOK: Runbook[World, Request, Survey, RecoveryPlan] = Runbook(
@@ -447,6 +460,12 @@ def _warnings(plan: RecoveryPlan) -> Iterator[str]:
         yield from _about(table)
     yield from (f"does not come back: {item}" for item in _conflicts(found.conflicts))
     yield from (f"not repaired: {item}" for item in _cut_loose(found))
+    yield from _changed_hands(found)
+    for table in found.tables:
+        if table.named and not table.asked:
+            yield f"no row of {table.name} was asked for: none was there at that moment, or none fits the condition"
+        if not table.compared:
+            yield f"rows of {table.name} that are there count by their key; they are too many to compare their content"
 
 
 def _about(table: FoundTable) -> Iterator[str]:
@@ -466,6 +485,19 @@ def _conflicts(conflicts: tuple[Conflict, ...]) -> Iterator[str]:
         yield f"{conflict.count:,} rows of {conflict.table}: {conflict.why}; {_some(conflict.keys, conflict.count)}"
 
 
+def _changed_hands(found: Found) -> Iterator[str]:
+    for different in found.different:
+        yield (
+            f"{different.count:,} rows of {different.table} are there, but not as they were: changed since, or the key "
+            f"is something else's now; {_some(different.keys, different.count)}"
+        )
+
+
+def _compared(found: Found) -> str:
+    bare = [str(table.name) for table in found.tables if not table.compared]
+    return f"; too many to compare their content: {', '.join(bare)}" if bare else ", their content compared"
+
+
 def _cut_loose(found: Found) -> Iterator[str]:
     for loose in found.loose:
         about = "" if loose.certain else "at most "
@@ -478,11 +510,21 @@ def _cut_loose(found: Found) -> Iterator[str]:
         yield f"{about}{lost.count:,} rows of {lost.table} that pointed there ({lost.foreign_key}) are missing too"
 
 
-def _differing(proof: Proof) -> Iterator[str]:
+def _unproved(proof: Proof) -> Iterator[str]:
     for table in proof.tables:
-        if not table.holds:
-            different = table.different
-            yield f"{different.count:,} rows of {table.result.name} differ; {_some(different.keys, different.count)}"
+        name, gone, different = table.result.name, table.gone, table.different
+        if gone.count:
+            yield f"{gone.count:,} rows of {name} were deleted by others since; {_some(gone.keys, gone.count)}"
+        if different.count:
+            yield f"{different.count:,} rows of {name} differ from the past; {_some(different.keys, different.count)}"
+        if table.lost_since.count:
+            lost = table.lost_since
+            yield (
+                f"{lost.count:,} more rows of {name} have gone since the survey: if something still deletes, stop it "
+                f"and start a new run; {_some(lost.keys, lost.count)}"
+            )
+        if not table.holds and not different.count:
+            yield f"of {table.result.inserted:,} rows inserted into {name} only {table.proved:,} are accounted for"
 
 
 def _some(keys: tuple[str, ...], count: int) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from runbooks import accidental_delete
 from runbooks.accidental_delete import UNDO_FILE, RecoveryPlan, production_session
 from runbooks.clients.postgres import Connection
@@ -18,6 +20,7 @@ from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.journal import FILE_NAME, read
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
+from runbooks.engine.runner import of_another_version
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.errors import NotFound
 from runbooks.model.record import Record
@@ -147,8 +150,9 @@ def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
     taken = results[TAKE_BACK.name]
     assert isinstance(taken, TakenBack)
     left_open = tuple(_kept(taken.undone.tables))
+    verdict = Verdict.PROVED if taken.undone.deleted else Verdict.NOTHING_MISSING
     return Ending(
-        verdict=Verdict.INCOMPLETE if left_open else Verdict.PROVED,
+        verdict=Verdict.INCOMPLETE if left_open else verdict,
         summary=f"{taken.undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
         facts=(("rows deleted", f"{taken.undone.deleted:,}"),),
         left_open=left_open,
@@ -183,11 +187,18 @@ def _recovery(folder: Path, run_id: str) -> RecoveryPlan:
             safe="nothing was changed",
             next_step=f"invoke run.show {run_id}",
         )
-    return RecoveryPlan.model_validate(planned)
+    try:
+        return RecoveryPlan.model_validate(planned)
+    except ValidationError:
+        raise of_another_version(run_id) from None  # pydantic's words would quote the journal
 
 
 def _kept(tables: tuple[UndoneTable, ...]) -> Iterator[str]:
     for one in tables:
-        if one.changed.count:
-            keys = ", ".join(one.changed.keys)
-            yield f"{one.changed.count:,} rows of {one.name} were changed by others since, so they stay; keys {keys}"
+        for rows, what in (
+            (one.changed, "were changed by others since, so they stay"),
+            (one.gone, "are not there under their key: deleted by others, or their key was changed"),
+        ):
+            if rows.count:
+                more = " …" if rows.count > len(rows.keys) else ""
+                yield f"{rows.count:,} rows of {one.name} {what}; keys {', '.join(rows.keys)}{more}"

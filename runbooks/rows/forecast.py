@@ -18,6 +18,9 @@ from runbooks.rows.presence import by_key, by_reference
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import ForeignKey, Table, UniqueKey
 
+_LEFT: tuple[str, ...] = ("missing", "differs")
+"""States of rows that the delete took away, whatever stands under their key now."""
+
 
 def mark_conflicts(search: Search) -> None:
     """Give every found row that cannot come back as it was the state 'conflict' and a reason.
@@ -147,12 +150,12 @@ def _loose(search: Search, parent: Involved, tie: ForeignKey) -> Loose | None:
     source, target = search.pair(tie.child)
     any_row = sql.SQL("true")
     if target is None or not _can_look_up(source, target):
-        count = search.count_pointing(parent, tie, any_row) if target else 0
+        count = search.count_pointing(parent, tie, any_row, _LEFT) if target else 0
         return _loose_record(tie, count, certain=False) if count else None
     cleared = None
     if tie.on_delete == "set null":
         cleared = sql.SQL(" AND ").join(sql.SQL("{} IS NULL").format(sql.Identifier("t", name)) for name in tie.cleared)
-    with search.candidates(search.pointing(parent, tie, source.key.columns, any_row)) as (rows, many):
+    with search.candidates(search.pointing(parent, tie, source.key.columns, any_row, _LEFT)) as (rows, many):
         if not many:
             return None
         k = numbered(len(source.key.columns))
@@ -171,24 +174,38 @@ def _loose_record(tie: ForeignKey, count: int, keys: tuple[str, ...] = (), *, ce
 
 
 def also_lost(search: Search) -> tuple[AlsoLost, ...]:
-    """Rows that pointed at found rows without a cascade, were deleted before them, and were not asked for."""
-    ties = _ties_to_found(search, ("no action", "restrict"))
-    outside = [(parent, tie) for parent, tie in ties if tie.child not in search.involved]
-    return tuple(lost for parent, tie in outside if (lost := _also_lost(search, parent, tie)))
+    """Rows that are missing, pointed at rows found, and do not come back.
+
+    Without a cascade they were deleted before the row they pointed at. With one, that row is there again under its key,
+    as something else: then nobody can say whether they went with the first or were deleted since.
+    """
+    plain = ((parent, tie, _LEFT) for parent, tie in _ties_to_found(search, ("no action", "restrict")))
+    cascades = ((parent, tie, _LEFT[1:]) for parent, tie in _ties_to_found(search, ("cascade",)))
+    ties = [*plain, *cascades]
+    found = (_also_lost(search, parent, tie, states) for parent, tie, states in ties)
+    return tuple(lost for lost in found if lost)
 
 
-def _also_lost(search: Search, parent: Involved, tie: ForeignKey) -> AlsoLost | None:
+def _also_lost(search: Search, parent: Involved, tie: ForeignKey, states: tuple[str, ...]) -> AlsoLost | None:
+    child = search.involved.get(tie.child)
+    if child and child.whole:
+        return None  # all its rows were looked at
+    unknown: sql.Composable = sql.SQL("true")
+    if child:
+        known = same_key("x", child.source.key, "c")
+        unknown = sql.SQL("NOT EXISTS (SELECT FROM {} AS x WHERE {})").format(child.found, known)
     source, target = search.pair(tie.child)
     certain = target is None or _can_look_up(source, target)
     if target is None or not certain:
-        count = search.count_pointing(parent, tie, sql.SQL("true"))
+        count = search.count_pointing(parent, tie, unknown, states)
     else:
-        count = _count_absent(search, parent, tie, source, target)
+        query = search.pointing(parent, tie, source.key.columns, unknown, states)
+        count = _count_absent(search, query, tie, source, target)
     return AlsoLost(table=tie.child, foreign_key=tie.name, count=count, certain=certain) if count else None
 
 
-def _count_absent(search: Search, parent: Involved, tie: ForeignKey, source: Table, target: Table) -> int:
-    with search.candidates(search.pointing(parent, tie, source.key.columns, sql.SQL("true"))) as (rows, many):
+def _count_absent(search: Search, pointing: sql.Composed, tie: ForeignKey, source: Table, target: Table) -> int:
+    with search.candidates(pointing) as (rows, many):
         if not many:
             return 0
         query = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", numbered(len(source.key.columns))), rows)

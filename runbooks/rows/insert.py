@@ -16,10 +16,11 @@ from runbooks.rows.shape import ForeignKey
 from runbooks.rows.stage import Staged
 from runbooks.rows.transaction import ROLLED_BACK
 
-INSERTED, THERE, ORPHAN, CONFLICT = "inserted", "there", "orphan", "conflict"
+INSERTED, THERE, ORPHAN, CONFLICT, OTHER = "inserted", "there", "orphan", "conflict", "other"
 
 _ORPHANED = "the row it points at was not there any more when it was to be inserted"
 _TAKEN = "another row has one of its unique values now"
+_REUSED = "another row has its key since the plan was made"
 _SKIPPED = "another row has one of its unique values now, or an accepted trigger suppressed it"
 
 
@@ -101,21 +102,25 @@ def _insert(one: Staged, number: int) -> sql.Composed:
 
 
 def _note_the_rest(conn: Connection, one: Staged) -> None:
-    """What was not inserted is there by its key, or in the way of some other unique key."""
+    """What was not inserted is there already, or its key or another unique value of it is something else's by now."""
     conn.execute(sql.SQL("ANALYZE {}").format(one.fates))
     conn.execute(
         sql.SQL(
-            "INSERT INTO {} SELECT {}, CASE WHEN EXISTS (SELECT FROM {} AS t WHERE {}) THEN {} ELSE {} END"
-            " FROM {} AS s WHERE {}"
+            "INSERT INTO {fates} SELECT {key}, CASE WHEN t.xmin IS NULL THEN {conflict}"
+            " WHEN {ours} = {theirs} THEN {there} ELSE {other} END"
+            " FROM {rows} AS s LEFT JOIN {table} AS t ON {same} WHERE {waiting}"
         ).format(
-            one.fates,
-            fields("s", one.staged(one.key.columns)),
-            one.name.identifier,
-            _in_table(one, "t", "s"),
-            THERE,
-            CONFLICT,
-            one.rows,
-            _without_fate(one, "s"),
+            fates=one.fates,
+            key=fields("s", one.staged(one.key.columns)),
+            conflict=CONFLICT,
+            ours=row_text("s", one.c),
+            theirs=row_text("t", one.names),
+            there=THERE,
+            other=OTHER,
+            rows=one.rows,
+            table=one.name.identifier,
+            same=_in_table(one, "t", "s"),
+            waiting=_without_fate(one, "s"),
         )
     )
 
@@ -127,7 +132,7 @@ def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...], *, fire
     )
     new = tuple(
         Conflict(table=one.name, why=why, **listed(conn, rows, "f", one.k).model_dump())
-        for fate, why in ((ORPHAN, _ORPHANED), (CONFLICT, _SKIPPED if fired else _TAKEN))
+        for fate, why in ((ORPHAN, _ORPHANED), (OTHER, _REUSED), (CONFLICT, _SKIPPED if fired else _TAKEN))
         if fate in counts
         for rows in [sql.SQL("{} AS f WHERE fate = {}").format(one.fates, fate)]
     )

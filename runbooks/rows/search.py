@@ -6,7 +6,7 @@ The keys found stay in a table of ours on the branch, so that the plan and its e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -37,12 +37,16 @@ class Involved:
     """Asked for; False: only a cascade led to it."""
     matching: int
     """Rows on the branch that were asked for."""
-    filter: sql.Identifier | None = None
-    """A table of their keys; None if all rows were asked for, or none."""
+    filter_name: str | None = None
+    """A table of ours with their keys; None if all rows were asked for, or none."""
 
     @property
     def found(self) -> sql.Identifier:
         return scratch(self.found_name)
+
+    @property
+    def filter(self) -> sql.Identifier | None:
+        return scratch(self.filter_name) if self.filter_name else None
 
     @property
     def k(self) -> tuple[str, ...]:
@@ -96,14 +100,14 @@ class Search:
         if where is None:
             return self._involve(source, target, named=True, matching=self.count(source.name.identifier))
         number = next(self._numbers)
-        keys, view = scratch(f"asked_{number}"), scratch(f"asked_view_{number}")
-        matching = select_matching(self.branch, source, where, keys, view)
-        return self._involve(source, target, named=True, matching=matching, filter=keys)
+        name, view = f"asked_{number}", scratch(f"asked_view_{number}")
+        matching = select_matching(self.branch, source, where, scratch(name), view)
+        return self._involve(source, target, named=True, matching=matching, filter_name=name)
 
     def _involve(
-        self, source: Table, target: Table, *, named: bool, matching: int, filter: sql.Identifier | None = None
+        self, source: Table, target: Table, *, named: bool, matching: int, filter_name: str | None = None
     ) -> Involved:
-        table = Involved(source, target, f"found_{next(self._numbers)}", named, matching, filter)
+        table = Involved(source, target, f"found_{next(self._numbers)}", named, matching, filter_name)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
         self.run(
             "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, NULL::text AS why, 0 AS round, false AS cascaded"
@@ -172,23 +176,33 @@ class Search:
         self.run("ANALYZE {found}", found=child.found)
 
     def pointing(
-        self, parent: Involved, tie: ForeignKey, columns: tuple[str, ...], condition: sql.Composable
+        self,
+        parent: Involved,
+        tie: ForeignKey,
+        columns: tuple[str, ...],
+        condition: sql.Composable,
+        states: Sequence[str] = ("missing",),
     ) -> sql.Composed:
-        """The rows `c` on the branch that point at missing rows `f` of `parent`: their `columns` as k1, k2, ..."""
+        """The rows `c` on the branch that point at rows `f` of `parent` in a state: their `columns` as k1, k2, ..."""
         return sql.SQL("SELECT {} FROM {}").format(
-            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition)
+            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition, states)
         )
 
-    def count_pointing(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> int:
-        return self.count(self._joined(parent, tie, condition))
+    def count_pointing(
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str] = ("missing",)
+    ) -> int:
+        return self.count(self._joined(parent, tie, condition, states))
 
-    def _joined(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> sql.Composed:
-        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = 'missing' AND {}").format(
+    def _joined(
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str]
+    ) -> sql.Composed:
+        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = ANY ({}) AND {}").format(
             tie.child.identifier,
             parent.source.name.identifier,
             points_at("c", tie, "p"),
             parent.found,
             same_key("f", parent.source.key, "p"),
+            list(states),
             condition,
         )
 
@@ -204,15 +218,20 @@ class Search:
     def present(self, lookup: Lookup, many: int, what: str) -> Iterator[sql.Identifier]:
         """A table that lasts for the block, with those of the `many` candidates that production has."""
         rows = scratch(f"present_{next(self._numbers)}")
-        progress = self.progress
-
-        def tell(done: int, expected: int) -> None:
-            if progress:
-                progress(f"{what}: {done:,} of about {max(done, expected):,}")
-
-        find_present(self.snapshot, self.branch, lookup, into=rows, many=many, progress=tell)
+        find_present(
+            self.snapshot,
+            self.branch,
+            lookup,
+            into=rows,
+            many=many,
+            progress=lambda done, expected: self.tell(f"{what}: {done:,} of about {max(done, expected):,}"),
+        )
         yield rows
         self.run("DROP TABLE {rows}", rows=rows)
+
+    def tell(self, text: str) -> None:
+        if self.progress:
+            self.progress(text)
 
     def pair(self, name: TableName) -> tuple[Table, Table | None]:
         """A table as the branch has it, and as production has it, if it does."""

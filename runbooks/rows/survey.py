@@ -10,7 +10,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, identity, prove_apart, translated
 from runbooks.model.errors import Refused, WrongTarget
-from runbooks.rows import forecast
+from runbooks.rows import contents, forecast
 from runbooks.rows.catalog import resolve
 from runbooks.rows.compose import SCRATCH, checksum, fields, row_text, same_key
 from runbooks.rows.fit import common_columns, differences
@@ -43,17 +43,21 @@ def survey(
         _check_writable(production)
         names = resolve(branch, request.tables)
         _prepare_scratch(branch)
-        with _snapshot(production) as snapshot:
+        with snapshot_of(production) as snapshot:
             search = Search(branch, snapshot, progress)
             search.asked(names, request.where)
             search.cascades()
             forecast.mark_conflicts(search)
+            compared, different = contents.mark_different(search)
             return Found(
                 production=identity(production),
                 branch=identity(branch),
                 where=request.where,
-                tables=tuple(_summary(search, table) for table in search.involved.values()),
+                tables=tuple(
+                    _summary(search, table, table.found_name in compared) for table in search.involved.values()
+                ),
                 conflicts=forecast.conflicts(search),
+                different=different,
                 loose=forecast.loose_ends(search),
                 also_lost=forecast.also_lost(search),
             )
@@ -107,7 +111,7 @@ def _prepare_scratch(branch: Connection) -> None:
 
 
 @contextmanager
-def _snapshot(production: Connection) -> Iterator[Snapshot]:
+def snapshot_of(production: Connection) -> Iterator[Snapshot]:
     """One view of production for every question, ours and psql's, while the block runs."""
     with production.transaction():
         production.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -118,7 +122,7 @@ def _snapshot(production: Connection) -> Iterator[Snapshot]:
         yield Snapshot(production, row[0])
 
 
-def _summary(search: Search, table: Involved) -> FoundTable:
+def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
     states: dict[str, int] = dict(
         search.branch.execute(_composed("SELECT state, count(*) FROM {found} GROUP BY state", table))
     )
@@ -132,8 +136,10 @@ def _summary(search: Search, table: Involved) -> FoundTable:
         target=table.target,
         named=table.named,
         keys_table=table.found_name,
+        asked_table=table.filter_name,
         asked=asked,
         already_there=asked - missing - conflict,
+        compared=compared,
         missing=missing,
         in_conflict=conflict,
         key_checksum=key_checksum(search.branch, table.found, table.k),

@@ -138,7 +138,7 @@ def check_unchanged(conn: Connection, tables: Sequence[Table]) -> None:
         raise Refused(
             f"{', '.join(changed)} was altered after the plan was made (columns, keys, triggers, owner or rights)",
             safe=ROLLED_BACK,
-            next_step="make a new plan: run the same command again without --confirm",
+            next_step="start a new run of the recovery: this one's plan does not fit any more",
         )
 
 

@@ -147,14 +147,17 @@ def test_what_happens_between_plan_and_execution_is_accounted_for(pairs: Pairs, 
     )
     done = apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None)
     booking, item = done.tables
-    assert (booking.asked, booking.inserted, booking.already_there) == (90, 8, 81)
-    assert [(conflict.count, conflict.keys) for conflict in booking.conflicts] == [(1, ("(82)",))]
-    assert (item.asked, item.inserted, item.already_there) == (30, 26, 1)
-    assert [(conflict.count, conflict.keys[0]) for conflict in item.conflicts] == [(3, "(82,1)")]
+    # Somebody else's row under our key is not our row: a conflict, as another unique value is.
+    assert (booking.asked, booking.inserted, booking.already_there) == (90, 8, 80)
+    assert {(conflict.count, conflict.keys) for conflict in booking.conflicts} == {(1, ("(81)",)), (1, ("(82)",))}
+    assert (item.asked, item.inserted, item.already_there) == (30, 26, 0)
+    assert {(conflict.count, conflict.keys[0]) for conflict in item.conflicts} == {(1, "(81,2)"), (3, "(82,1)")}
     assert value(pair.production, "SELECT what FROM public.item WHERE booking = 81 AND n = 2") == "new"
 
 
-def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_there(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_a_conflict(
+    pairs: Pairs, tmp_path: Path
+) -> None:
     pair = pairs(SHOP)
     pair.app.execute("DELETE FROM item WHERE booking = 1")
     plan = make_plan(find(pair, "item"))
@@ -166,7 +169,7 @@ def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_there(pa
             pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None
         )
         rival.join()
-    assert (done.tables[0].inserted, done.tables[0].already_there) == (2, 268)
+    assert (done.tables[0].inserted, done.tables[0].already_there, done.tables[0].in_conflict) == (2, 267, 1)
     assert value(pair.production, "SELECT what FROM public.item WHERE booking = 1 AND n = 1") == "theirs"
 
 
