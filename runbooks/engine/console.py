@@ -114,7 +114,7 @@ class Console:
 
     def ended(self, ending: Ending) -> None:
         self._rest()
-        proved = ending.verdict is Verdict.PROVED
+        proved = ending.verdict in (Verdict.PROVED, Verdict.NOTHING_MISSING)
         self._line(f"{ending.verdict.upper()}  {ending.summary}", "bold green" if proved else "bold red")
         for name, value in ending.facts:
             self._fact(name, value)

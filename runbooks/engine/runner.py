@@ -94,8 +94,8 @@ class Engine:
             _record_failure(journal, "failed", {}, error)
             raise
         ending = runbook.ending(plan, results)
-        if ending.verdict is Verdict.PROVED and ending.left_open:
-            raise AssertionError(f"{runbook.name} calls itself proved and leaves something open: {ending.left_open}")
+        if ending.verdict in (Verdict.PROVED, Verdict.NOTHING_MISSING) and ending.left_open:
+            raise AssertionError(f"{runbook.name} calls itself well ended and leaves open: {ending.left_open}")
         journal.append("finished", ending.as_json())
         ended = story.ended(run_id, folder, runbook)
         assert ended is not None

@@ -48,7 +48,7 @@ def test_rows_come_back_the_second_run_finds_nothing_to_do_and_undo_takes_them_a
     with operator.nothing_changes():
         again = operator.invoke(*words, "--json")
     assert again.code == 0
-    assert again.data["verdict"] == "proved"
+    assert again.data["verdict"] == "nothing missing"
     assert "nothing was changed" in again.data["summary"]
     assert ["rows inserted", "0"] in again.data["facts"]
 

@@ -198,7 +198,6 @@ def test_c33_of_two_operators_the_second_is_told_who_is_at_work(patient: Operato
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="rows.apply locks tables in the order of their names; an application goes parents first")
 def test_a_booking_under_way_and_the_recovery_do_not_stop_each_other(patient: Operator) -> None:
     """The application writes parents first: the reservation, then its payment. So must we lock."""
     moment = now()

@@ -1,4 +1,4 @@
-"""An ending says what is true: each case here once ended as PROVED while rows were missing, changed or somebody else's."""
+"""An ending says what is true: each case here once ended as PROVED while rows were missing, or somebody else's."""
 
 from __future__ import annotations
 
@@ -163,9 +163,8 @@ def test_a_trigger_that_somebody_switched_off_after_the_preview_stays_off(ground
     ground.do("DELETE FROM client WHERE id = 3; INSERT INTO client VALUES (3, 'client 3')")
     ground.do("INSERT INTO booking SELECT n, 3 FROM generate_series(1, 40) AS n WHERE 1 + n % 10 = 3")
     ground.do("DELETE FROM invoice; DELETE FROM client WHERE id = 1")
-    ground.do(
-        "INSERT INTO client VALUES (1, 'client 1'); INSERT INTO booking SELECT 10 * n, 1 FROM generate_series(1, 4) AS n"
-    )
+    ground.do("INSERT INTO client VALUES (1, 'client 1')")
+    ground.do("INSERT INTO booking SELECT 10 * n, 1 FROM generate_series(1, 4) AS n")
     run_id = ground.preview("invoice", "booking")
     ground.do("ALTER TABLE booking DISABLE TRIGGER quiet")
     ground.consent(run_id)
