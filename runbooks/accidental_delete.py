@@ -292,8 +292,8 @@ def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> 
     if applied.inserted:
         return f"{applied.inserted - proof.gone:,} rows are back, as in {state}"
     if there == sum(table.asked for table in applied.tables):
-        return f"no row of {state} is missing ({there:,} are there); if you miss rows, try an earlier --at"
-    return f"no row of {state} could be inserted; {there:,} of the rows asked for are there"
+        return f"nothing was changed: no row of {state} is missing; if you miss rows, try an earlier --at"
+    return f"nothing was changed: no row of {state} could be inserted"
 
 
 RUNBOOK: Runbook[World, Request, Survey, RecoveryPlan] = Runbook(
