@@ -278,9 +278,11 @@ def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
         verdict=verdict,
         summary=_summary(plan, applied, proof, there),
         facts=(
-            ("rows inserted", f"{applied.inserted:,}, all compared with the past before the commit"),
-            ("still so after it", f"{proof.proved:,}; changed by others since: {proof.changed:,}"),
-            ("already there", f"{there:,}, by key{_compared(found)}"),
+            ("rows inserted", f"{applied.inserted:,}"),
+            ("proved after the commit", f"{proof.proved:,}"),
+            ("changed by others since", f"{proof.changed:,}"),
+            ("already there", f"{there:,}"),
+            ("their content", _compared(found)),
             *(("kept as it is", text) for text in _changed_hands(found)),
         ),
         left_open=left_open,
@@ -494,8 +496,8 @@ def _changed_hands(found: Found) -> Iterator[str]:
 
 
 def _compared(found: Found) -> str:
-    bare = [str(table.name) for table in found.tables if not table.compared]
-    return f"; too many to compare their content: {', '.join(bare)}" if bare else ", their content compared"
+    bare = ", ".join(str(table.name) for table in found.tables if not table.compared)
+    return f"not compared in {bare}: too many rows" if bare else "compared"
 
 
 def _cut_loose(found: Found) -> Iterator[str]:
