@@ -149,13 +149,19 @@ def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
     """PROVED if every row that the recovery inserted is gone; the delete itself is proved before it commits."""
     taken = results[TAKE_BACK.name]
     assert isinstance(taken, TakenBack)
-    left_open = tuple(_kept(taken.undone.tables))
-    verdict = Verdict.PROVED if taken.undone.deleted else Verdict.NOTHING_MISSING
+    undone = taken.undone
+    told = tuple(_kept(undone.tables))
+    # Where nothing is left at all, an earlier undo has taken it: that is no news.
+    nothing_left = not undone.deleted and not any(table.changed.count for table in undone.tables)
+    verdict = Verdict.NOTHING_MISSING if nothing_left else Verdict.INCOMPLETE if told else Verdict.PROVED
     return Ending(
-        verdict=Verdict.INCOMPLETE if left_open else verdict,
-        summary=f"{taken.undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
-        facts=(("rows deleted", f"{taken.undone.deleted:,}"),),
-        left_open=left_open,
+        verdict=verdict,
+        summary=f"{undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
+        facts=(
+            ("rows deleted", f"{undone.deleted:,}"),
+            ("gone before", f"{sum(table.gone.count for table in undone.tables):,}"),
+        ),
+        left_open=() if nothing_left else told,
     )
 
 

@@ -218,6 +218,7 @@ class Search:
     def present(self, lookup: Lookup, many: int, what: str) -> Iterator[sql.Identifier]:
         """A table that lasts for the block, with those of the `many` candidates that production has."""
         rows = scratch(f"present_{next(self._numbers)}")
+        self.run("DROP TABLE IF EXISTS {rows}", rows=rows)  # a proof that was killed leaves one
         find_present(
             self.snapshot,
             self.branch,

@@ -56,7 +56,7 @@ def test_rows_come_back_the_second_run_finds_nothing_to_do_and_undo_takes_them_a
     assert (back.code, back.data["verdict"]) == (0, "proved")
     assert operator.checksums() == broken
     with operator.nothing_changes():
-        assert operator.json("recover.undo", first.data["run_id"])["facts"] == [["rows deleted", "0"]]
+        assert operator.json("recover.undo", first.data["run_id"])["facts"][0] == ["rows deleted", "0"]
 
 
 def _no_secret_is_told(operator: Operator, run_id: str, *said: Said) -> None:
