@@ -46,7 +46,8 @@ def accidental_delete(c, at="", tables="", where="", database="", accept_trigger
 @command(recover, "undo", dry=True, run_id=RUN, confirm=CONFIRM, json=JSON)
 def undo(c, run_id, confirm="", json=False):
     """Take back exactly the rows that recovery RUN_ID inserted, except those that were changed since."""
-    from runbooks.cli.desk import Desk, environment_of
+    from runbooks.cli.desk import Desk
+    from runbooks.cli.local import environment_of
     from runbooks.model.run_id import RunId
     from runbooks.undo_recovery import RUNBOOK, Request
 
@@ -67,7 +68,7 @@ def quarterly(c, clients="2000", json=False):
 @command(run, "list", dry=True, json=JSON)
 def run_list(c, json=False):
     """All runs, newest first, and what state each is in."""
-    from runbooks.cli.desk import runs, zone
+    from runbooks.cli.local import runs, zone
     from runbooks.report.runs import listed
 
     return listed(runs(), zone())
@@ -76,7 +77,7 @@ def run_list(c, json=False):
 @command(run, "show", dry=True, run_id=RUN, json=JSON)
 def run_show(c, run_id, json=False):
     """The story of run RUN_ID: every line of its journal."""
-    from runbooks.cli.desk import runs, zone
+    from runbooks.cli.local import runs, zone
     from runbooks.model.run_id import RunId
     from runbooks.report.runs import shown
 
@@ -86,7 +87,7 @@ def run_show(c, run_id, json=False):
 @command(run, "verify", dry=True, run_id=RUN, json=JSON)
 def run_verify(c, run_id, json=False):
     """Re-check the hash chain of the journal of run RUN_ID."""
-    from runbooks.cli.desk import runs
+    from runbooks.cli.local import runs
     from runbooks.model.run_id import RunId
     from runbooks.report.runs import verified
 
@@ -96,7 +97,8 @@ def run_verify(c, run_id, json=False):
 @command(run, "resume", dry=True, run_id=RUN, confirm=CONFIRM, json=JSON)
 def run_resume(c, run_id, confirm="", json=False):
     """Go on with run RUN_ID: after consent, a failure, or a kill. Every option is in its journal."""
-    from runbooks.cli.desk import Desk, environment_of, runbook_name_of
+    from runbooks.cli.desk import Desk
+    from runbooks.cli.local import environment_of, runbook_name_of
     from runbooks.model.run_id import RunId
     from runbooks.registry import runbook_named
 

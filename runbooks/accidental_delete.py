@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
-from runbooks.clients.neon_types import Branch, BranchAt
-from runbooks.clients.postgres import Connection, Expected, Identity, Outcome, outcome, prove
+from runbooks.clients.neon_types import Branch, BranchAt, Window
+from runbooks.clients.postgres import Connection, Expected, Identity, prove
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.dsn import Dsn, same_database
-from runbooks.model.errors import BloomError, NotFound, Refused, UsageFault, WrongTarget
+from runbooks.model.errors import BloomError, NotFound, UsageFault, WrongTarget
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.rows.applied import Applied
@@ -30,6 +30,7 @@ from runbooks.rows.plan import Plan as RowsPlan
 from runbooks.rows.plan import make_plan
 from runbooks.rows.proof import Proof, prove_recovery
 from runbooks.rows.survey import survey as survey_rows
+from runbooks.rows.transaction import committed
 
 UNDO_FILE = "undo.jsonl"
 QUIET = timedelta(minutes=1)
@@ -48,13 +49,14 @@ class Request(Record):
     @classmethod
     def parse(cls, at: str, tables: str, where: str, database: str, accept_triggers: str, *, now: datetime) -> Request:
         """From the command line. Raises UsageFault."""
-        if not at or not tables.strip():
+        named = _split(tables)
+        if not at or not named:
             raise UsageFault(
                 "a recovery needs a moment and tables",
                 safe="nothing was started",
                 next_step="invoke recover.accidental-delete --at '2025-12-03 14:30 America/Mexico_City' --tables a,b",
             )
-        wanted = RowsWanted.parse(_split(tables), where or None)
+        wanted = RowsWanted.parse(named, where or None)
         return cls(
             at=Moment.parse(at, now=now),
             tables=tuple(str(name) for name in wanted.tables),
@@ -139,7 +141,7 @@ class BranchRemoved(Record):
 
 
 def survey(run: Run[World], request: Request) -> Survey:
-    """Reads production; makes the one branch that a preview may make, and removes it again if the survey fails."""
+    """Reads production; makes the one branch that a preview may make, and removes it again if no plan comes of it."""
     world = run.world
     now = world.now()
     target = world.target_branch()
@@ -154,29 +156,25 @@ def survey(run: Run[World], request: Request) -> Survey:
         past = _past(run, request, target, now)
         try:
             found = _compare(run, production, dsn, past, database, wanted)
+            surveyed = Survey(place=_place(world, target, here, window, past, now), found=found)
+            plan(request, surveyed)  # what cannot be planned is told while the branch can still be removed
         except BaseException as error:
             _remove_after(error, world, past)
             raise
-    place = Place(
-        project=target.project_id,
-        target=here,
-        target_branch=target.id,
-        target_branch_name=target.name,
-        history_begins=window.earliest,
-        history_retention=world.neon.project().history_retention,
-        promised_window=world.environment.promised_window,
-        past_branch=past.branch.id,
-        past_branch_name=past.branch.name,
-        past_expires=_expiry(past, now, world),
-        resolved=past.resolved,
-        zone=world.policy.local_timezone,
-    )
-    return Survey(place=place, found=found)
+    return surveyed
 
 
 def plan(request: Request, survey: Survey) -> RecoveryPlan:
-    """Pure. Raises Refused if a trigger would fire that can neither be kept quiet nor was accepted by name."""
-    recovery = make_plan(survey.found, accept_triggers=request.accept_triggers)
+    """Pure. Raises NotFound if nothing was there to be lost, and what `make_plan` raises (triggers, sequences)."""
+    found = survey.found
+    if not any(table.asked for table in found.tables):
+        where = f" that fits {found.where!r}" if found.where else ""
+        raise NotFound(
+            f"at that moment no row{where} was in {', '.join(request.tables)}, so there is nothing to bring back",
+            safe="nothing was changed",
+            next_step="check the condition and the moment; an earlier --at may still have had the rows",
+        )
+    recovery = make_plan(found, accept_triggers=request.accept_triggers)
     return RecoveryPlan(at=request.at, place=survey.place, recovery=recovery)
 
 
@@ -205,28 +203,21 @@ def _write_back(running: Running[World, RecoveryPlan]) -> WrittenBack:
 
 def _is_written_back(running: Running[World, RecoveryPlan]) -> WrittenBack | None:
     """A killed run knows by the transaction's id, journalled before the commit, whether it was committed."""
-    for note in reversed(running.notes):
-        ready = Applied.model_validate(note)
-        assert ready.xid is not None  # only a transaction is noted
-        match outcome(running.held, ready.xid):
-            case Outcome.COMMITTED:
-                return WrittenBack(applied=ready)
-            case Outcome.ABORTED:
-                continue
-            case unclear:
-                raise Refused(
-                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
-                    safe="nothing was written a second time",
-                    next_step="look whether the rows are there; then start a new run, which inserts only missing rows",
-                )
-    return None
+    ready = committed(running.held, [Applied.model_validate(note) for note in running.notes])
+    return WrittenBack(applied=ready) if ready else None
 
 
 def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
     """In sessions of its own: what others can read."""
     place = running.plan.place
     with production_session(running, place, f"proof {running.id}") as production, _past_session(running) as branch:
-        proof = prove_recovery(production, branch, running.plan.recovery, running.result(WRITE_BACK).applied)
+        proof = prove_recovery(
+            production,
+            branch,
+            running.plan.recovery,
+            running.result(WRITE_BACK).applied,
+            progress=running.tell,
+        )
     return ProvedRows(proof=proof)
 
 
@@ -268,34 +259,43 @@ REMOVE_BRANCH: Step[World, RecoveryPlan, BranchRemoved] = Step(
 
 
 def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
-    """PROVED only if every row asked for is there, equal to the past's, and nothing the delete did is left."""
+    """PROVED only if the rows inserted equal the past's, all others asked for are there, and no loss is left."""
     written, proved = results[WRITE_BACK.name], results[PROVE.name]
     assert isinstance(written, WrittenBack)
     assert isinstance(proved, ProvedRows)
-    applied, proof = written.applied, proved.proof
+    applied, proof, found = written.applied, proved.proof, plan.recovery.found
     conflicts = tuple(conflict for table in applied.tables for conflict in table.conflicts)
-    left_open = (*_conflicts(conflicts), *_cut_loose(plan.recovery.found), *_differing(proof))
-    verdict = Verdict.INCOMPLETE if left_open else Verdict.PROVED
+    # Whoever names rows wants these very rows; in a whole table it is to be expected that people went on editing.
+    differing = _changed_hands(found) if found.where else ()
+    left_open = (*_conflicts(conflicts), *_cut_loose(found), *differing, *_unproved(proof))
+    verdict = Verdict.PROVED if applied.inserted else Verdict.NOTHING_MISSING
+    if left_open:
+        verdict = Verdict.INCOMPLETE
     if proof.verdict != "passed":
         verdict = Verdict.FAILED
     there = sum(table.already_there for table in applied.tables)
-    state = f"the state of {plan.at.both(plan.place.zone)}"
-    summary = (
-        f"{applied.inserted:,} rows are back and equal to {state}"
-        if applied.inserted
-        else f"nothing was changed: of the rows asked for, {there:,} are there and none could be inserted"
-    )
     return Ending(
         verdict=verdict,
-        summary=summary,
+        summary=_summary(plan, applied, proof, there),
         facts=(
             ("rows inserted", f"{applied.inserted:,}"),
+            ("proved after the commit", f"{proof.proved:,}"),
+            ("changed by others since", f"{proof.changed:,}"),
             ("already there", f"{there:,}"),
-            ("proved after commit", f"{proof.proved:,}"),
-            ("changed by others since", f"{proof.changed_since:,}"),
+            ("their content", _compared(found)),
+            *(("kept as it is", text) for text in _changed_hands(found)),
         ),
         left_open=left_open,
     )
+
+
+def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> str:
+    state = f"the state of {plan.at.both(plan.place.zone)}"
+    if applied.inserted:
+        return f"{applied.inserted - proof.gone:,} rows are back, as in {state}"
+    if there == sum(table.asked for table in applied.tables):
+        return f"nothing was changed: no row of {state} is missing; if you miss rows, try an earlier --at"
+    return f"nothing was changed: no row of {state} could be inserted"
 
 
 RUNBOOK: Runbook[World, Request, Survey, RecoveryPlan] = Runbook(
@@ -347,6 +347,23 @@ def _past(run: Run[World], request: Request, target: Branch, now: Moment) -> Bra
         name=run.id.branch_name,
         expires_at=Moment.of(now.utc + world.policy.recovery.branch_lifetime),
         annotation={"bloom-dr-run": str(run.id)},
+    )
+
+
+def _place(world: World, target: Branch, here: Identity, window: Window, past: BranchAt, now: Moment) -> Place:
+    return Place(
+        project=target.project_id,
+        target=here,
+        target_branch=target.id,
+        target_branch_name=target.name,
+        history_begins=window.earliest,
+        history_retention=world.neon.project().history_retention,
+        promised_window=world.environment.promised_window,
+        past_branch=past.branch.id,
+        past_branch_name=past.branch.name,
+        past_expires=_expiry(past, now, world),
+        resolved=past.resolved,
+        zone=world.policy.local_timezone,
     )
 
 
@@ -445,6 +462,12 @@ def _warnings(plan: RecoveryPlan) -> Iterator[str]:
         yield from _about(table)
     yield from (f"does not come back: {item}" for item in _conflicts(found.conflicts))
     yield from (f"not repaired: {item}" for item in _cut_loose(found))
+    yield from _changed_hands(found)
+    for table in found.tables:
+        if table.named and not table.asked:
+            yield f"no row of {table.name} was asked for: none was there at that moment, or none fits the condition"
+        if not table.compared:
+            yield f"rows of {table.name} that are there count by their key; they are too many to compare their content"
 
 
 def _about(table: FoundTable) -> Iterator[str]:
@@ -464,6 +487,19 @@ def _conflicts(conflicts: tuple[Conflict, ...]) -> Iterator[str]:
         yield f"{conflict.count:,} rows of {conflict.table}: {conflict.why}; {_some(conflict.keys, conflict.count)}"
 
 
+def _changed_hands(found: Found) -> Iterator[str]:
+    for different in found.different:
+        yield (
+            f"{different.count:,} rows of {different.table} are there, but not as they were: changed since, or the key "
+            f"is something else's now; {_some(different.keys, different.count)}"
+        )
+
+
+def _compared(found: Found) -> str:
+    bare = ", ".join(str(table.name) for table in found.tables if not table.compared)
+    return f"not compared in {bare}: too many rows" if bare else "compared"
+
+
 def _cut_loose(found: Found) -> Iterator[str]:
     for loose in found.loose:
         about = "" if loose.certain else "at most "
@@ -476,11 +512,21 @@ def _cut_loose(found: Found) -> Iterator[str]:
         yield f"{about}{lost.count:,} rows of {lost.table} that pointed there ({lost.foreign_key}) are missing too"
 
 
-def _differing(proof: Proof) -> Iterator[str]:
+def _unproved(proof: Proof) -> Iterator[str]:
     for table in proof.tables:
-        if not table.holds:
-            different = table.different
-            yield f"{different.count:,} rows of {table.result.name} differ; {_some(different.keys, different.count)}"
+        name, gone, different = table.result.name, table.gone, table.different
+        if gone.count:
+            yield f"{gone.count:,} rows of {name} were deleted by others since; {_some(gone.keys, gone.count)}"
+        if different.count:
+            yield f"{different.count:,} rows of {name} differ from the past; {_some(different.keys, different.count)}"
+        if table.lost_since.count:
+            lost = table.lost_since
+            yield (
+                f"{lost.count:,} more rows of {name} have gone since the survey: if something still deletes, stop it "
+                f"and start a new run; {_some(lost.keys, lost.count)}"
+            )
+        if not table.holds and not different.count:
+            yield f"of {table.result.inserted:,} rows inserted into {name} only {table.proved:,} are accounted for"
 
 
 def _some(keys: tuple[str, ...], count: int) -> str:

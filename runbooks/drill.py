@@ -32,7 +32,7 @@ from runbooks.report.drill import Check, DrillReport, Test, write
 from runbooks.sandbox import incident
 from runbooks.sandbox.daemon import default_root
 from runbooks.sandbox.incident import Planted
-from runbooks.sandbox.seed import FEWEST, MOST, seed
+from runbooks.sandbox.seed import FEWEST, MOST, recorded, seed
 from runbooks.sandbox.stack import Stack
 from runbooks.sandbox.writer import Writer
 
@@ -141,18 +141,18 @@ def plan(request: Request, survey: Survey) -> DrillPlan:
 
 
 @contextmanager
-def _ground(run: Run[World], plan: DrillPlan) -> Iterator[Ground]:
-    """The stack, for as long as the drill runs; removed in every outcome, as a drill leaves nothing behind."""
+def _ground(run: Run[World], plan: DrillPlan) -> Iterator[Ground | None]:
+    """The stack, for as long as the drill runs; removed in every outcome, as a drill leaves nothing behind.
+
+    None if it was removed already: nothing but the end of the journal can be written then.
+    """
     root, mark = Path(plan.root), run.folder / MARK
     if mark.exists() and not root.exists():
-        raise Refused(
-            "the drill's own stack is gone, so this drill cannot go on",
-            safe="nothing else was touched",
-            next_step="invoke drill.quarterly",
-        )
-    mark.touch(mode=0o600)
+        yield None
+        return
     try:
         with Stack.start(root) as stack:
+            mark.touch(mode=0o600)
             neon = Neon(api=stack.api_url, key=stack.api_key, project_id=stack.project_id, progress=run.tell)
             dsn = neon.connection(branch=neon.default_branch(), database=OWN.database, role=OWN.role)
             yield Ground(stack, neon, dsn)
@@ -165,19 +165,39 @@ def _ground(run: Run[World], plan: DrillPlan) -> Iterator[Ground]:
     shutil.rmtree(root)
 
 
+def _on(running: Running[World, DrillPlan]) -> Ground:
+    if running.held is None:
+        raise Refused(
+            "the drill's own stack is gone, so this drill cannot go on",
+            safe="nothing else was touched",
+            next_step="invoke drill.quarterly",
+        )
+    assert isinstance(running.held, Ground)
+    return running.held
+
+
 def _session(running: Running[World, DrillPlan]) -> Connection:
     """A session of the application's kind: Bloom's triggers name their tables without the schema."""
-    dsn: Dsn = running.held.dsn
-    return running.world.connect(dsn, application_name="bloom-dr drill", search_path="public")
+    return running.world.connect(_on(running).dsn, application_name="bloom-dr drill", search_path="public")
 
 
 def _seed(running: Running[World, DrillPlan]) -> SeededRows:
-    seeded = seed(running.held.dsn, clients=running.plan.clients, progress=running.tell)
-    return SeededRows(rows=seeded.total, bytes=seeded.bytes)
+    seed(_on(running).dsn, clients=running.plan.clients, progress=running.tell)
+    seeded = _is_seeded(running)
+    assert seeded is not None
+    return seeded
+
+
+def _is_seeded(running: Running[World, DrillPlan]) -> SeededRows | None:
+    with _session(running) as conn:
+        made = recorded(conn)
+        size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
+    assert size is not None
+    return None if made is None else SeededRows(rows=sum(made.values()), bytes=size[0])
 
 
 def _break(running: Running[World, DrillPlan]) -> Broken:
-    with _session(running) as conn, Writer(running.held.dsn) as writer:
+    with _session(running) as conn, Writer(_on(running).dsn) as writer:
         writer.wait_for(5)
         planted = incident.plant(conn)
         running.note({"planted": planted.as_json()})
@@ -199,7 +219,7 @@ def _is_broken(running: Running[World, DrillPlan]) -> Broken | None:
 def _recover(running: Running[World, DrillPlan]) -> Recovered:
     """The real runbook on the drill's own target, while the application goes on writing."""
     planted = running.result(BREAK).planted
-    ground: Ground = running.held
+    ground = _on(running)
     world = dataclasses.replace(running.world, name="drill", environment=OWN, open_neon=lambda: ground.neon)
     request = accidental_delete.Request(at=planted.moment, tables=("clients",))
     consenting = Consenting(f"drill {running.id}", ask=lambda wanted: wanted)
@@ -308,6 +328,7 @@ SEED = Step(
     deadline=timedelta(minutes=15),
     result=SeededRows,
     run=_seed,
+    done=_is_seeded,
 )
 BREAK = Step(
     name="break",

@@ -11,17 +11,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from runbooks import accidental_delete
 from runbooks.accidental_delete import UNDO_FILE, RecoveryPlan, production_session
-from runbooks.clients.postgres import Connection, Outcome, outcome
+from runbooks.clients.postgres import Connection
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.journal import FILE_NAME, read
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
+from runbooks.engine.runner import of_another_version
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
-from runbooks.model.errors import NotFound, Refused
+from runbooks.model.errors import NotFound
 from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
+from runbooks.rows.transaction import committed
 from runbooks.rows.undo import Undone, UndoneTable, UndoPlan, apply_undo, survey_undo
 
 
@@ -123,21 +127,9 @@ def _take_back(running: Running[World, TakeBackPlan]) -> TakenBack:
 
 
 def _is_taken_back(running: Running[World, TakeBackPlan]) -> TakenBack | None:
-    for note in reversed(running.notes):
-        ready = Undone.model_validate(note)
-        assert ready.xid is not None  # only a transaction is noted
-        match outcome(running.held, ready.xid):
-            case Outcome.COMMITTED:
-                return TakenBack(undone=ready)
-            case Outcome.ABORTED:
-                continue
-            case unclear:
-                raise Refused(
-                    f"the database cannot tell whether transaction {ready.xid} of this run was committed ({unclear})",
-                    safe="nothing was deleted a second time",
-                    next_step=f"see what is left: invoke recover.undo {running.plan.undo.run}",
-                )
-    return None
+    """A killed run knows by the transaction's id, journalled before the commit, whether it was committed."""
+    ready = committed(running.held, [Undone.model_validate(note) for note in running.notes])
+    return TakenBack(undone=ready) if ready else None
 
 
 TAKE_BACK: Step[World, TakeBackPlan, TakenBack] = Step(
@@ -157,12 +149,19 @@ def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
     """PROVED if every row that the recovery inserted is gone; the delete itself is proved before it commits."""
     taken = results[TAKE_BACK.name]
     assert isinstance(taken, TakenBack)
-    left_open = tuple(_kept(taken.undone.tables))
+    undone = taken.undone
+    told = tuple(_kept(undone.tables))
+    # Where nothing is left at all, an earlier undo has taken it: that is no news.
+    nothing_left = not undone.deleted and not any(table.changed.count for table in undone.tables)
+    verdict = Verdict.NOTHING_MISSING if nothing_left else Verdict.INCOMPLETE if told else Verdict.PROVED
     return Ending(
-        verdict=Verdict.INCOMPLETE if left_open else Verdict.PROVED,
-        summary=f"{taken.undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
-        facts=(("rows deleted", f"{taken.undone.deleted:,}"),),
-        left_open=left_open,
+        verdict=verdict,
+        summary=f"{undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
+        facts=(
+            ("rows deleted", f"{undone.deleted:,}"),
+            ("gone before", f"{sum(table.gone.count for table in undone.tables):,}"),
+        ),
+        left_open=() if nothing_left else told,
     )
 
 
@@ -194,11 +193,18 @@ def _recovery(folder: Path, run_id: str) -> RecoveryPlan:
             safe="nothing was changed",
             next_step=f"invoke run.show {run_id}",
         )
-    return RecoveryPlan.model_validate(planned)
+    try:
+        return RecoveryPlan.model_validate(planned)
+    except ValidationError:
+        raise of_another_version(run_id) from None  # pydantic's words would quote the journal
 
 
 def _kept(tables: tuple[UndoneTable, ...]) -> Iterator[str]:
     for one in tables:
-        if one.changed.count:
-            keys = ", ".join(one.changed.keys)
-            yield f"{one.changed.count:,} rows of {one.name} were changed by others since, so they stay; keys {keys}"
+        for rows, what in (
+            (one.changed, "were changed by others since, so they stay"),
+            (one.gone, "are not there under their key: deleted by others, or their key was changed"),
+        ):
+            if rows.count:
+                more = " …" if rows.count > len(rows.keys) else ""
+                yield f"{rows.count:,} rows of {one.name} {what}; keys {', '.join(rows.keys)}{more}"

@@ -74,7 +74,7 @@ def _answer(call: Callable[[], Any], *, as_json: bool) -> None:
 
 
 def _carry_out(call: Callable[[], Any], *, as_json: bool) -> int:
-    from runbooks.cli.desk import console
+    from runbooks.cli.local import console
     from runbooks.engine.step import Ended
     from runbooks.model.errors import BloomError
     from runbooks.report.answer import answer_of, of_error, of_fault
@@ -96,7 +96,7 @@ def _carry_out(call: Callable[[], Any], *, as_json: bool) -> int:
 
 
 def _interrupted(*, as_json: bool) -> int:
-    from runbooks.cli.desk import console
+    from runbooks.cli.local import console
     from runbooks.report.answer import of_interruption
 
     console().interrupted()
@@ -107,7 +107,9 @@ def _interrupted(*, as_json: bool) -> int:
 
 def _say(answer: Any) -> None:
     """On stdout. That nobody reads it (any more) changes nothing in what was done."""
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2)
+    from runbooks.engine.console import printable
+
+    text = printable(answer) if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

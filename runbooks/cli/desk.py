@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import os
 import socket
@@ -14,25 +13,21 @@ from pathlib import Path
 from invoke.context import Context
 from psycopg.conninfo import make_conninfo
 
+from runbooks.cli.local import console, load_policy, runs
 from runbooks.clients.neon import Neon
 from runbooks.clients.postgres import connect
 from runbooks.clients.world import World
 from runbooks.engine.consent import Consenting
-from runbooks.engine.console import Console
 from runbooks.engine.runner import Engine
-from runbooks.engine.runs import Runs, default_root, summary
 from runbooks.engine.step import AnyRunbook, Ended
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import PolicyFault, SandboxFault, UsageFault
+from runbooks.model.errors import SandboxFault, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy, SandboxEnvironment
 from runbooks.model.record import Record
 from runbooks.model.run_id import RunId
 from runbooks.model.secret import Secret
 from runbooks.sandbox import daemon
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The project's folder: policy.toml, docs/."""
 
 
 class Desk:
@@ -44,6 +39,7 @@ class Desk:
         environment = _environment(policy, name)
         operator = os.environ.get("BLOOM_DR_OPERATOR") or f"{getpass.getuser()}@{socket.gethostname()}"
         self.voice = console()
+        self.voice.environment = name
         self.runs = runs()
         self.world = World(
             name=name,
@@ -88,41 +84,6 @@ class Desk:
         keywords = self.dsn(branch).keywords()
         secret = {"PGPASSWORD": keywords.pop("password", "")}
         os.execve(psql, [str(psql), make_conninfo(**keywords)], os.environ | secret)
-
-
-def load_policy() -> Policy:
-    """The policy file: BLOOM_DR_POLICY, or the project's own. Raises PolicyFault."""
-    return Policy.load(Path(os.environ.get("BLOOM_DR_POLICY") or ROOT / "policy.toml"))
-
-
-@functools.cache
-def console() -> Console:
-    """The one voice of this process. While the policy cannot be read it knows nobody to call."""
-    try:
-        return Console(load_policy().contacts)
-    except PolicyFault:
-        return Console()
-
-
-def runs() -> Runs:
-    return Runs(default_root())
-
-
-def zone() -> str:
-    """Where people here are; UTC while the policy cannot be read, as journals have to be readable then, too."""
-    try:
-        return load_policy().local_timezone
-    except PolicyFault:
-        return "UTC"
-
-
-def environment_of(run_id: RunId) -> str:
-    """The environment that a run was opened in; it is carried on there and nowhere else. Raises NotFound."""
-    return summary(run_id, runs().reading(run_id)).environment
-
-
-def runbook_name_of(run_id: RunId) -> str:
-    return summary(run_id, runs().reading(run_id)).runbook
 
 
 def _environment(policy: Policy, name: str) -> Environment:

@@ -10,7 +10,6 @@ from runbooks.report.answer import Answer, plain
 from runbooks.sandbox import daemon
 from runbooks.sandbox.daemon import Running
 from runbooks.sandbox.place import FACTS
-from runbooks.sandbox.seed import seed
 
 
 def up() -> Answer:
@@ -45,6 +44,8 @@ def status() -> Answer:
 
 def seeded(dsn: Dsn, clients: str, say: Callable[[str], None]) -> Answer:
     """Raises UsageFault, and what `seed` raises."""
+    from runbooks.sandbox.seed import seed  # the other commands here need no driver
+
     if not clients.isdecimal():
         raise UsageFault(
             f"{clients!r} is not a number of clients",

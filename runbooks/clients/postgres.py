@@ -43,7 +43,8 @@ SETTINGS = {
     # A database that was frozen (and branched while frozen) must still let the recovery write.
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
-    "lock_timeout": "10s",
+    # Whoever waits for a strong lock makes everybody behind him wait too, so not for long.
+    "lock_timeout": "5s",
     "statement_timeout": "30min",
     "idle_in_transaction_session_timeout": "5min",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,9 +38,14 @@ class Holder:
     """When its session or transaction began; None if our role may not see it."""
 
     def told(self, zone: str) -> str:
-        since = Moment.of(self.since).both(zone) if self.since else "a time that this role may not see"
         name = self.application_name or "a session without a name"
-        return f"{name} (process {self.pid}, role {self.role}) since {since}"
+        return f"{name} (process {self.pid}, role {self.role}) since {self._since(zone)}"
+
+    def _since(self, zone: str) -> str:
+        if self.since is None:
+            return "a time that our role may not see"
+        began = Moment.of(self.since)
+        return began.iso() if zone == "UTC" else began.both(zone)
 
     def is_run(self, run_id: str) -> bool:
         return self.application_name.split(" ")[:2] == [_NAME, run_id]
@@ -134,20 +139,27 @@ def _release(conn: Connection) -> None:
         conn.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
 
 
+WRITERS_BLOCKED_BY = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
+"""What keeps a ROW EXCLUSIVE lock, an ordinary writer's, from being granted."""
+LONERS_BLOCKED_BY = ("RowExclusiveLock", "ShareUpdateExclusiveLock", *WRITERS_BLOCKED_BY)
+"""What keeps a SHARE ROW EXCLUSIVE lock from being granted; every writer has one of these."""
+
 _TABLE_LOCKS = """
 SELECT DISTINCT l.pid, coalesce(a.application_name, '') AS application_name, a.usename AS role, a.xact_start AS since
 FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid() AND l.relation = ANY (%s)
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.mode <> 'AccessShareLock'
+  AND l.mode = ANY (%s)
 ORDER BY since NULLS LAST
 """
 
 
-def table_holders(conn: Connection, table_oids: list[int]) -> tuple[Holder, ...]:
-    """Other sessions with a lock on the tables (or queued for one) that a writer may have to wait for, oldest first.
+def table_holders(
+    conn: Connection, table_oids: list[int], modes: Sequence[str] = LONERS_BLOCKED_BY
+) -> tuple[Holder, ...]:
+    """Other sessions that hold one of the lock modes on the tables, or queue for one, oldest first.
 
-    A session that only reads is left out. For the message after a lock time-out.
+    For the message after a lock time-out: then nobody waits any more, so the server cannot say who was waited for.
     """
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return tuple(cursor.execute(_TABLE_LOCKS, (table_oids,)).fetchall())
+        return tuple(cursor.execute(_TABLE_LOCKS, (table_oids, list(modes))).fetchall())

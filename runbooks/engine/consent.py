@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ def obtain(consenting: Consenting, plan: Plan, run_id: RunId) -> Consent | None:
     wanted = plan.confirmation()
     if wanted is None:
         return None
-    again = f"invoke run.resume {run_id} --confirm {wanted}"
+    again = f"invoke run.resume {run_id} --confirm {shlex.quote(wanted)}"
     given, how = consenting.value, "--confirm"
     if given is None and consenting.ask is not None:
         given, how = consenting.ask(wanted), "typed at a terminal"

@@ -31,6 +31,15 @@ _NOBODY_TO_CALL = (ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault)
 """What the person at the keyboard can cure alone."""
 
 
+def printable(text: str) -> str:
+    """Text in which nothing but line breaks moves the cursor, or hides or reorders what stands beside it: previews show
+    what the application's users have typed.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
 class _Screen(Terminal):
     """A terminal that may go away. The journal is the truth: a lost screen must not end a recovery half-way."""
 
@@ -53,19 +62,21 @@ class Console:
         self._clock = clock
         self._status: Status | None = None
         self._last_said = float("-inf")
+        self.environment = ""
+        """Where this process works; said at the opening of each run."""
         self.run_id: RunId | None = None
         """The run that this process opened; with nested runs, the outermost."""
 
     def say(self, text: str) -> None:
         if self._status is not None and self._out.is_terminal:
-            self._status.update(Text(text))
+            self._status.update(Text(printable(text)))
         elif self._clock() - self._last_said >= _QUIET_SECONDS:
             self._last_said = self._clock()
             self._line(f"      {text}", "dim")
 
     def opened(self, runbook: str, run_id: RunId, folder: Path) -> None:
         self.run_id = self.run_id or run_id
-        self._line(f"run {run_id}  {runbook}", "bold")
+        self._line(f"run {run_id}  {runbook}  environment {self.environment}", "bold")
         self._line(f"      journal: {folder}", "dim")
         self._watch()
 
@@ -103,7 +114,7 @@ class Console:
 
     def ended(self, ending: Ending) -> None:
         self._rest()
-        proved = ending.verdict is Verdict.PROVED
+        proved = ending.verdict in (Verdict.PROVED, Verdict.NOTHING_MISSING)
         self._line(f"{ending.verdict.upper()}  {ending.summary}", "bold green" if proved else "bold red")
         for name, value in ending.facts:
             self._fact(name, value)
@@ -142,7 +153,7 @@ class Console:
         self._rest()
         if sys.stdin.isatty():
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
-        question = Text.assemble("to go on, type ", (wanted, "bold"), " (anything else stops here): ")
+        question = Text.assemble("to go on, type ", (printable(wanted), "bold"), " (anything else stops here): ")
         self._out.print(question, end="", soft_wrap=True)
         line = sys.stdin.readline()
         if not line.endswith("\n"):
@@ -154,18 +165,19 @@ class Console:
             self._line(f"{'  call:  ' if number == 0 else '         '}{contact.name}, {contact.how} ({contact.role})")
 
     def _line(self, text: str, style: str = "") -> None:
-        self._out.print(Text(text, style=style), soft_wrap=True)
+        self._out.print(Text(printable(text), style=style), soft_wrap=True)
 
     def _fact(self, name: str, value: str) -> None:
-        self._out.print(Text.assemble((f"  {name:<26}", "dim"), value), soft_wrap=True)
+        self._out.print(Text.assemble((f"  {name:<26}", "dim"), printable(value)), soft_wrap=True)
 
     def _grid(self, table: Table) -> None:
         self._line(table.title)
         grid = Grid(box=None, pad_edge=True, header_style="dim")
-        for head in table.head:
-            grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
-        for row in table.rows:
-            grid.add_row(*(Text(" ".join(cell.splitlines())) for cell in row))
+        rows = [[Text(printable(" ".join(cell.splitlines()))) for cell in row] for row in table.rows]
+        for head, *cells in zip(table.head, *table.rows, strict=True):
+            _add_column(grid, head, cells, alone=len(table.head) == 1)
+        for row in rows:
+            grid.add_row(*row)
         self._out.print(grid)
 
     def _watch(self) -> None:
@@ -177,3 +189,16 @@ class Console:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _add_column(grid: Grid, head: str, cells: list[str], *, alone: bool) -> None:
+    """On a narrow terminal a name goes on in the next line and a number is never cut: consent is given to them. Only a
+    column that is alone, a sample, may lose its end.
+    """
+    if alone:
+        grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
+    elif all(cell[:1].isdigit() for cell in cells):
+        longest = max((len(cell) for cell in cells), default=0)
+        grid.add_column(Text(head.replace(" ", "\n")), justify="right", min_width=longest, overflow="fold")
+    else:
+        grid.add_column(Text(head), overflow="fold")

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def read(path: Path) -> Reading:
             raise _broken(path, len(entries) + 1, "is not a journal line")
         if entry.seq != len(entries) + 1 or entry.prev != prev:
             raise _broken(path, len(entries) + 1, "does not follow the line before it")
-        if entry.hash != _hash(entry.seq, entry.at, entry.event, entry.data, entry.prev):
+        if entry.hash != _hash(entry):
             raise _broken(path, entry.seq, "was altered")
         entries.append(entry)
         prev, good = entry.hash, good + len(line)
@@ -116,8 +116,9 @@ class Journal:
         prev = self.entries[-1].hash if self.entries else _GENESIS
         seq = len(self.entries) + 1
         body = json.loads(canonical(data or {}))
-        entry = Entry(seq, at, event, body, prev, _hash(seq, at, event, body, prev))
-        line = canonical(_fields(seq, at, event, body, prev) | {"hash": entry.hash}).encode() + b"\n"
+        entry = Entry(seq, at, event, body, prev, "")
+        entry = replace(entry, hash=_hash(entry))
+        line = _line(entry)
         try:
             written = 0
             while written < len(line):
@@ -138,20 +139,28 @@ class Journal:
         os.close(self._fd)
 
 
-def _fields(seq: int, at: datetime, event: str, data: dict[str, Any], prev: str) -> dict[str, Any]:
-    return {"seq": seq, "at": at.isoformat(timespec="microseconds"), "event": event, "data": data, "prev": prev}
+def _fields(entry: Entry) -> dict[str, Any]:
+    """What the hash covers."""
+    at = entry.at.isoformat(timespec="microseconds")
+    return {"seq": entry.seq, "at": at, "event": entry.event, "data": entry.data, "prev": entry.prev}
 
 
-def _hash(seq: int, at: datetime, event: str, data: dict[str, Any], prev: str) -> str:
-    return digest(_fields(seq, at, event, data, prev))
+def _hash(entry: Entry) -> str:
+    return digest(_fields(entry))
+
+
+def _line(entry: Entry) -> bytes:
+    """The one spelling of an entry: any other is an alteration, even one that reads the same."""
+    return canonical(_fields(entry) | {"hash": entry.hash}).encode() + b"\n"
 
 
 def _parse(line: bytes) -> Entry | None:
+    """The entry, if the line is one in the one spelling that `append` gives it."""
     try:
-        raw = json.loads(line)
-        if not line.endswith(b"\n") or set(raw) != {"seq", "at", "event", "data", "prev", "hash"}:
-            return None
-        return Entry(raw["seq"], datetime.fromisoformat(raw["at"]), raw["event"], raw["data"], raw["prev"], raw["hash"])
+        raw = json.loads(line, parse_constant=int)  # int() refuses NaN and its like
+        at = datetime.fromisoformat(raw["at"])
+        entry = Entry(raw["seq"], at, raw["event"], raw["data"], raw["prev"], raw["hash"])
+        return entry if _line(entry) == line else None
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -8,9 +8,11 @@ from runbooks.model.record import Record, digest
 
 
 class Verdict(StrEnum):
-    """How a run ended. Only PROVED is a pass."""
+    """How a run ended. Only PROVED, and NOTHING_MISSING where nothing was to do, are no failure."""
 
     PROVED = "proved"
+    NOTHING_MISSING = "nothing missing"
+    """Nothing had to be done, so nothing was done; said apart, because whoever misses something has asked wrongly."""
     INCOMPLETE = "incomplete"
     FAILED = "failed"
     COULD_NOT_VERIFY = "could not verify"

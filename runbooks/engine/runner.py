@@ -11,7 +11,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from runbooks.engine.consent import Consenting, obtain
 from runbooks.engine.deadline import deadline
@@ -92,8 +94,8 @@ class Engine:
             _record_failure(journal, "failed", {}, error)
             raise
         ending = runbook.ending(plan, results)
-        if ending.verdict is Verdict.PROVED and ending.left_open:
-            raise AssertionError(f"{runbook.name} calls itself proved and leaves something open: {ending.left_open}")
+        if ending.verdict in (Verdict.PROVED, Verdict.NOTHING_MISSING) and ending.left_open:
+            raise AssertionError(f"{runbook.name} calls itself well ended and leaves open: {ending.left_open}")
         journal.append("finished", ending.as_json())
         ended = story.ended(run_id, folder, runbook)
         assert ended is not None
@@ -115,11 +117,11 @@ class Engine:
 
     def _plan(self, runbook: AnyRunbook, run: Run[Any], story: _Story) -> Plan:
         if (entry := story.last("planned")) is not None:
-            plan: Plan = runbook.plan_type.model_validate(entry["plan"])
+            plan: Plan = _parsed(runbook.plan_type, entry["plan"], str(run.id))
             if plan.digest != entry["digest"]:
                 raise _not_ours(run.id, "its plan reads back differently from what was printed")
         else:
-            request = runbook.request.model_validate(story.opened["request"])
+            request = _parsed(runbook.request, story.opened["request"], str(run.id))
             survey = runbook.survey(run, request)
             story.journal.append("surveyed", {"survey": survey.as_json()})
             plan = runbook.plan(request, survey)
@@ -140,6 +142,8 @@ class Engine:
     def _execute(self, runbook: AnyRunbook, run: Run[Any], plan: Plan, story: _Story) -> Mapping[str, Record]:
         results: dict[str, Record] = {}
         with runbook.guard(run, plan) as held:
+            if story.last("executed") is not None:  # only the closing line is missing; the guard lets go what it held
+                return story.results(runbook)
             story.journal.append("executing", {"digest": plan.digest})
             for number, step in enumerate(runbook.steps, start=1):
                 running = Running(
@@ -151,6 +155,7 @@ class Engine:
                     held=held,
                 )
                 results[step.name] = self._step(step, running, story, number, len(runbook.steps))
+            story.journal.append("executed")
         return MappingProxyType(results)
 
     def _step(self, step: Step[Any, Any, Any], running: Running[Any, Any], story: _Story, number: int, of: int) -> Any:
@@ -212,19 +217,24 @@ class _Story:
 
     def finished(self, step: Step[Any, Any, Any]) -> Record | None:
         done = self._of_step("step-done", step.name)
-        result: Record | None = step.result.model_validate(done[-1]["result"]) if done else None
+        result: Record | None = (
+            _parsed(step.result, done[-1]["result"], self.journal.path.parent.name) if done else None
+        )
         return result
+
+    def results(self, runbook: AnyRunbook) -> Mapping[str, Record]:
+        found = ((step.name, self.finished(step)) for step in runbook.steps)
+        return MappingProxyType({name: result for name, result in found if result is not None})
 
     def ended(self, run_id: RunId, folder: Path, runbook: AnyRunbook) -> Ended | None:
         entry = next((e for e in reversed(self.journal.entries) if e.event == "finished"), None)
         if entry is None:
             return None
-        results = {step.name: result for step in runbook.steps if (result := self.finished(step)) is not None}
         return Ended(
             run_id,
             folder,
             Ending.model_validate(entry.data),
-            MappingProxyType(results),
+            self.results(runbook),
             entry.hash,
             self.journal.entries[0].at,
             entry.at,
@@ -269,6 +279,25 @@ def _vanished(step: Step[Any, Any, Any], run_id: RunId) -> Refused:
         f"step {step.name!r} of run {run_id} was finished, but its effect is not there any more",
         safe="it was not carried out a second time",
         next_step=f"find out who undid it (invoke run.show {run_id}); {step.by_hand}",
+    )
+
+
+T = TypeVar("T", bound=Record)
+
+
+def _parsed(kind: type[T], data: dict[str, Any], run_id: str) -> T:
+    try:
+        return kind.model_validate(data)
+    except ValidationError:
+        raise of_another_version(run_id) from None  # pydantic's words would quote the journal
+
+
+def of_another_version(run_id: str) -> JournalBroken:
+    """What a journal says is not what this version writes."""
+    return JournalBroken(
+        f"the journal of run {run_id} was written by another version of this program",
+        safe="nothing was changed",
+        next_step=f"go on with the version that began it (invoke run.show {run_id} still reads it), or start a new run",
     )
 
 

@@ -26,6 +26,7 @@ from runbooks.model.run_id import RunId
 
 _EXIT = {
     Verdict.PROVED: 0,
+    Verdict.NOTHING_MISSING: 0,
     Verdict.INCOMPLETE: Incomplete.exit_code,
     Verdict.FAILED: ProofFailed.exit_code,
     Verdict.COULD_NOT_VERIFY: CouldNotVerify.exit_code,

@@ -21,6 +21,7 @@ from runbooks.rows.stage import Staged, stage
 from runbooks.rows.survey import key_checksum
 from runbooks.rows.transaction import (
     ROLLED_BACK,
+    as_application,
     check_unchanged,
     commit,
     current_xid,
@@ -85,7 +86,7 @@ def _check_keys(branch: Connection, plan: Plan) -> None:
             raise Refused(
                 f"the keys of {table.name} on the branch are not those of the plan any more",
                 safe=_NOT_BEGUN,
-                next_step="make a new plan: run the same command again without --confirm",
+                next_step="start a new run of the recovery: this one's plan does not fit any more",
             )
 
 
@@ -119,13 +120,14 @@ def _stage(
 def _write(
     production: Connection, plan: Plan, staged: tuple[Staged, ...], watch: Watch
 ) -> tuple[tuple[AppliedTable, ...], tuple[SequenceMove, ...]]:
-    tables = sorted((one.table.target for one in staged), key=lambda table: table.name)
+    # Parents first, as an application books: the other way round we would deadlock with it.
+    tables = [one.table.target for group in plan.order for one in staged if one.name in group]
     alone = {table.name for table in tables if set(table.triggers) & set(plan.suppressed)}
     lock(production, tables, alone)
     check_unchanged(production, tables)
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
-    with naming_blockers(production, tables):
+    with naming_blockers(production, tables), as_application(production):
         for group in plan.order:
             insert.insert_group(production, [one for one in staged if one.name in group])
         # Fires the deferred foreign key checks now; none may be pending when the triggers are switched on again.

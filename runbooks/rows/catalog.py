@@ -204,10 +204,13 @@ SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname) AS table, t.tg
        ARRAY(SELECT e.name FROM (VALUES (4, 'insert'), (16, 'update'), (8, 'delete'), (32, 'truncate')) AS e (bit, name)
              WHERE t.tgtype & e.bit <> 0) AS events,
        CASE WHEN t.tgtype & 1 <> 0 THEN 'row' ELSE 'statement' END AS level,
-       t.tgfoid::regprocedure::text AS function, pg_has_role(c.relowner, 'USAGE') AS ours
+       t.tgfoid::regprocedure::text AS function, pg_has_role(c.relowner, 'USAGE') AND NOT t.tgisinternal AS ours
 FROM pg_trigger AS t
 JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE t.tgrelid = ANY (%s::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+WHERE t.tgrelid = ANY (%s::oid[]) AND t.tgenabled IN ('O', 'A') AND (NOT t.tgisinternal
+      -- Up to version 14 a partition's copy of a user's trigger is internal, and only a superuser switches it off.
+      OR t.tgparentid <> 0
+         AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.oid = t.tgconstraint AND k.contype <> 't'))
 ORDER BY n.nspname, c.relname, t.tgname
 """
 

@@ -8,66 +8,67 @@ from psycopg import sql
 from runbooks.clients.postgres import Connection, translated
 from runbooks.clients.postgres_faults import said
 from runbooks.model.errors import UsageFault
+from runbooks.rows.compose import fields, numbered
 from runbooks.rows.shape import Table
+from runbooks.rows.transaction import as_application
 
-_SAFE = "the condition was not evaluated; production was not touched"
+_SAFE = "production was not touched"
 
 
-def make_filter(branch: Connection, table: Table, where: str | None, view: sql.Identifier) -> None:
-    """Create `view` on the branch: the keys (k1, k2, ...) of the rows of `table` that `where` is true for.
+def select_matching(branch: Connection, table: Table, where: str, into: sql.Identifier, view: sql.Identifier) -> int:
+    """Create table `into` on the branch with the keys (k1, k2, ...) of the rows that `where` is true for; how many.
 
-    The text is parsed here, once, by the server; every later statement uses the view. UsageFault if it is anything but
-    a condition on this table's rows: not valid SQL, several statements, brackets that end the condition early, an
-    unknown column, or a call of a volatile function (it could write, wait, or answer differently the next time).
+    The text is parsed once, by the server, into `view`, which is dropped again. UsageFault if it is anything but a
+    condition on this table's rows: not valid SQL, several statements, brackets that end the condition early, an unknown
+    column, an error on some row, or a function that is volatile or writes (it could wait, change something, or answer
+    differently the next time).
     """
-    name = sql.Identifier(table.name.name)
-    keys = sql.SQL(", ").join(
-        sql.SQL("{}.{} AS {}").format(name, sql.Identifier(column), sql.Identifier(f"k{number}"))
-        for number, column in enumerate(table.key.columns, 1)
-    )
-    query = sql.SQL("SELECT {} FROM {}").format(keys, table.name.identifier)
-    with translated(f"look for rows of {table.name} on the branch", safe=_SAFE), branch.transaction():
-        if where is None:
-            branch.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, query))
-            return
-        # As the application would read it: its operators and functions may live in its own schemas.
-        branch.execute("SET LOCAL search_path TO DEFAULT")
-        # A text that is complete between WHEN and THEN has no bracket that would close the one of WHERE ( ... ).
-        _create(
-            branch, view, table, where, sql.SQL("{} WHERE CASE WHEN\n{}\nTHEN true END").format(query, sql.SQL(where))
-        )
-        branch.execute(sql.SQL("DROP VIEW {}").format(view))
-        _create(branch, view, table, where, sql.SQL("{} WHERE (\n{}\n)").format(query, sql.SQL(where)))
-        branch.execute("SET LOCAL search_path TO pg_catalog, pg_temp")
-        volatile = [row[0] for row in branch.execute(_VOLATILE, (view.as_string(branch),))]
-        if volatile:
-            raise _refusal(
-                table, where, f"it calls {', '.join(volatile)}, which may do or answer something else each time"
-            )
-
-
-def count_matching(branch: Connection, table: Table, view: sql.Identifier, where: str | None) -> int:
-    """How many rows the filter is true for. Evaluated in a read-only transaction, so that a function which is declared
-    harmless but writes fails here.
-    """
-    doing = f"count the rows of {table.name} on the branch"
-    with translated(doing, safe=_SAFE), branch.transaction():
-        branch.execute("SET TRANSACTION READ ONLY")
+    with translated(f"look for rows of {table.name} on the branch", safe=_SAFE):
+        with branch.transaction():
+            _make_view(branch, table, where, view)
         try:
-            row = branch.execute(sql.SQL("SELECT count(*) FROM {}").format(view)).fetchone()
+            return _evaluate(branch, into, view)
         except psycopg.Error as error:
             # Of an error while it is evaluated, only what says nothing about the condition is not its fault.
-            if where is None or isinstance(error, psycopg.OperationalError) or error.sqlstate == "42501":
+            if isinstance(error, psycopg.OperationalError) or error.sqlstate == "42501":
                 raise
             raise _refusal(table, where, said(error)) from error
-    return int(row[0]) if row else 0
+
+
+def _make_view(branch: Connection, table: Table, where: str, view: sql.Identifier) -> None:
+    # The table goes by its own name, so that the condition may name its columns with it.
+    keys = fields(table.name.name, table.key.columns, renamed=numbered(len(table.key.columns)))
+    query = sql.SQL("SELECT {} FROM {}").format(keys, table.name.identifier)
+    with as_application(branch):
+        # A text that is complete between WHEN and THEN has no bracket that would close the one of WHERE ( ... ).
+        alone = sql.SQL("{} WHERE CASE WHEN\n{}\nTHEN true END").format(query, sql.SQL(where))
+        _create(branch, view, table, where, alone)
+        branch.execute(sql.SQL("DROP VIEW {}").format(view))
+        _create(branch, view, table, where, sql.SQL("{} WHERE (\n{}\n)").format(query, sql.SQL(where)))
+    volatile = [row[0] for row in branch.execute(_VOLATILE, (view.as_string(branch),))]
+    if volatile:
+        raise _refusal(table, where, f"it calls {', '.join(volatile)}, which may do or answer something else each time")
+
+
+def _evaluate(branch: Connection, into: sql.Identifier, view: sql.Identifier) -> int:
+    """First where nothing can be written, for a function that is declared harmless and is not; then to keep the keys:
+    now() moves on, so it must not be asked again.
+    """
+    with branch.transaction(), as_application(branch):
+        branch.execute("SET TRANSACTION READ ONLY")
+        branch.execute(sql.SQL("SELECT count(*) FROM {}").format(view))
+    with branch.transaction(), as_application(branch):
+        many = branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT * FROM {}").format(into, view)).rowcount
+        branch.execute(sql.SQL("DROP VIEW {}").format(view))
+        branch.execute(sql.SQL("ANALYZE {}").format(into))
+    return many
 
 
 def _create(branch: Connection, view: sql.Identifier, table: Table, where: str, query: sql.Composed) -> None:
     statement = sql.SQL("CREATE VIEW {} AS {}").format(view, query).as_bytes(branch)
     try:
-        # A statement that is prepared cannot be two.
-        branch.execute(statement, prepare=True)
+        # Binary results make psycopg use the extended protocol, in which the server takes one statement and no more.
+        branch.execute(statement, binary=True)
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:

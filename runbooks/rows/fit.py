@@ -8,6 +8,8 @@ from runbooks.model.errors import Refused
 from runbooks.model.record import Record
 from runbooks.rows.shape import Column, Table
 
+_MOST_COLUMNS = 800
+"""A row expression may have 1,664 entries, and the comparison needs two for each column."""
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
@@ -48,6 +50,8 @@ def _obstacles(table: Table) -> Iterator[str]:
         yield "rewrite rules may turn an insert into something else"
     if table.hides_rows:
         yield "row level security hides rows from our role; use a role with BYPASSRLS or the table's owner"
+    if len(table.columns) > _MOST_COLUMNS:
+        yield f"it has more than {_MOST_COLUMNS} columns, too many to compare rows as a whole"
     if any("\n" in name or "\r" in name for name in _all_names(table)):
         yield "a name contains a line break"
     yield from _key_obstacles(table)

@@ -10,12 +10,16 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from runbooks.rows.compose import all_set, equal, fields, numbered, points_at, row_text, same_key, same_numbers
-from runbooks.rows.found import SHOWN, AlsoLost, Conflict, Loose
+from runbooks.rows.compose import all_set, equal, fields, numbered, points_at, same_key, same_numbers
+from runbooks.rows.found import AlsoLost, Conflict, Loose
+from runbooks.rows.listed import listed
 from runbooks.rows.names import shown
 from runbooks.rows.presence import by_key, by_reference
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import ForeignKey, Table, UniqueKey
+
+_LEFT: tuple[str, ...] = ("missing", "differs")
+"""States of rows that the delete took away, whatever stands under their key now."""
 
 
 def mark_conflicts(search: Search) -> None:
@@ -127,14 +131,12 @@ def _mark_orphans_of(search: Search, table: Involved, tie: ForeignKey, there: sq
 def conflicts(search: Search) -> tuple[Conflict, ...]:
     """What was marked, by table and reason."""
     return tuple(
-        Conflict(table=table.target.name, why=why, count=count, keys=tuple(keys))
+        Conflict(table=table.target.name, why=why, **listed(search.branch, rows, "f", table.k).model_dump())
         for table in search.involved.values()
-        for why, count, keys in search.branch.execute(
-            sql.SQL(
-                "SELECT why, count(*), (array_agg({key} ORDER BY {k}))[:{shown}] FROM {found} AS f"
-                " WHERE state = 'conflict' GROUP BY why ORDER BY why"
-            ).format(key=row_text("f", table.k), k=fields("f", table.k), shown=SHOWN, found=table.found)
+        for (why,) in search.branch.execute(
+            sql.SQL("SELECT DISTINCT why FROM {} WHERE state = 'conflict' ORDER BY why").format(table.found)
         )
+        for rows in [sql.SQL("{} AS f WHERE state = 'conflict' AND why = {}").format(table.found, why)]
     )
 
 
@@ -148,32 +150,23 @@ def _loose(search: Search, parent: Involved, tie: ForeignKey) -> Loose | None:
     source, target = search.pair(tie.child)
     any_row = sql.SQL("true")
     if target is None or not _can_look_up(source, target):
-        count = search.count_pointing(parent, tie, any_row) if target else 0
+        count = search.count_pointing(parent, tie, any_row, _LEFT) if target else 0
         return _loose_record(tie, count, certain=False) if count else None
     cleared = None
     if tie.on_delete == "set null":
         cleared = sql.SQL(" AND ").join(sql.SQL("{} IS NULL").format(sql.Identifier("t", name)) for name in tie.cleared)
-    with search.candidates(search.pointing(parent, tie, source.key.columns, any_row)) as (rows, many):
+    with search.candidates(search.pointing(parent, tie, source.key.columns, any_row, _LEFT)) as (rows, many):
         if not many:
             return None
         k = numbered(len(source.key.columns))
         query = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", k), rows)
         lookup = replace(by_key(source, target, target.key, query), condition=cleared)
         with search.present(lookup, many, f"rows of {tie.child} that may have lost a pointer") as present:
-            row = search.branch.execute(
-                sql.SQL(
-                    "SELECT count(*), coalesce((array_agg({key} ORDER BY {k}))[:{shown}], '{{}}') FROM {rows} AS c"
-                    " WHERE EXISTS (SELECT FROM {present} AS p WHERE {same})"
-                ).format(
-                    key=row_text("c", k),
-                    k=fields("c", k),
-                    shown=SHOWN,
-                    rows=rows,
-                    present=present,
-                    same=same_numbers("p", target.key, "c"),
-                )
-            ).fetchone()
-    return _loose_record(tie, row[0], tuple(row[1])) if row and row[0] else None
+            there = sql.SQL("{} AS c WHERE EXISTS (SELECT FROM {} AS p WHERE {})").format(
+                rows, present, same_numbers("p", target.key, "c")
+            )
+            found = listed(search.branch, there, "c", k)
+    return _loose_record(tie, found.count, found.keys) if found.count else None
 
 
 def _loose_record(tie: ForeignKey, count: int, keys: tuple[str, ...] = (), *, certain: bool = True) -> Loose:
@@ -181,24 +174,38 @@ def _loose_record(tie: ForeignKey, count: int, keys: tuple[str, ...] = (), *, ce
 
 
 def also_lost(search: Search) -> tuple[AlsoLost, ...]:
-    """Rows that pointed at found rows without a cascade, were deleted before them, and were not asked for."""
-    ties = _ties_to_found(search, ("no action", "restrict"))
-    outside = [(parent, tie) for parent, tie in ties if tie.child not in search.involved]
-    return tuple(lost for parent, tie in outside if (lost := _also_lost(search, parent, tie)))
+    """Rows that are missing, pointed at rows found, and do not come back.
+
+    Without a cascade they were deleted before the row they pointed at. With one, that row is there again under its key,
+    as something else: then nobody can say whether they went with the first or were deleted since.
+    """
+    plain = ((parent, tie, _LEFT) for parent, tie in _ties_to_found(search, ("no action", "restrict")))
+    cascades = ((parent, tie, _LEFT[1:]) for parent, tie in _ties_to_found(search, ("cascade",)))
+    ties = [*plain, *cascades]
+    found = (_also_lost(search, parent, tie, states) for parent, tie, states in ties)
+    return tuple(lost for lost in found if lost)
 
 
-def _also_lost(search: Search, parent: Involved, tie: ForeignKey) -> AlsoLost | None:
+def _also_lost(search: Search, parent: Involved, tie: ForeignKey, states: tuple[str, ...]) -> AlsoLost | None:
+    child = search.involved.get(tie.child)
+    if child and child.whole:
+        return None  # all its rows were looked at
+    unknown: sql.Composable = sql.SQL("true")
+    if child:
+        known = same_key("x", child.source.key, "c")
+        unknown = sql.SQL("NOT EXISTS (SELECT FROM {} AS x WHERE {})").format(child.found, known)
     source, target = search.pair(tie.child)
     certain = target is None or _can_look_up(source, target)
     if target is None or not certain:
-        count = search.count_pointing(parent, tie, sql.SQL("true"))
+        count = search.count_pointing(parent, tie, unknown, states)
     else:
-        count = _count_absent(search, parent, tie, source, target)
+        query = search.pointing(parent, tie, source.key.columns, unknown, states)
+        count = _count_absent(search, query, tie, source, target)
     return AlsoLost(table=tie.child, foreign_key=tie.name, count=count, certain=certain) if count else None
 
 
-def _count_absent(search: Search, parent: Involved, tie: ForeignKey, source: Table, target: Table) -> int:
-    with search.candidates(search.pointing(parent, tie, source.key.columns, sql.SQL("true"))) as (rows, many):
+def _count_absent(search: Search, pointing: sql.Composed, tie: ForeignKey, source: Table, target: Table) -> int:
+    with search.candidates(pointing) as (rows, many):
         if not many:
             return 0
         query = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", numbered(len(source.key.columns))), rows)
@@ -212,6 +219,8 @@ def _count_absent(search: Search, parent: Involved, tie: ForeignKey, source: Tab
 
 def _can_look_up(source: Table, target: Table) -> bool:
     """Whether rows can be found again in production by their key."""
+    if target.hides_rows or "select" not in target.privileges:
+        return False
     if not (source.primary and target.primary and source.primary.is_plain and target.primary.is_plain):
         return False
     same_type = all(

@@ -11,9 +11,6 @@ from runbooks.rows.names import AskedName, TableName
 from runbooks.rows.sequences import SequenceNeed
 from runbooks.rows.shape import Table
 
-SHOWN = 20
-"""So many keys of a list are spelled out; the count is always whole."""
-
 
 class Request(Record):
     """The tables to bring rows back to, and which of their rows are meant."""
@@ -62,6 +59,14 @@ class AlsoLost(Record):
     certain: bool
 
 
+class Different(Record):
+    """Rows asked for whose key is in production, with another content: changed since, or by now another thing's key."""
+
+    table: TableName
+    count: int
+    keys: tuple[str, ...]
+
+
 class FoundTable(Record):
     source: Table
     """As the branch has it."""
@@ -71,10 +76,14 @@ class FoundTable(Record):
     """Asked for by name; False: reached through ON DELETE CASCADE."""
     keys_table: str
     """Where on the branch the keys are kept, below our own schema."""
+    asked_table: str | None
+    """There too, the keys that a condition picked; None if all rows were asked for, or none."""
     asked: int
     """Rows on the branch that are meant."""
     already_there: int
     """Of these, in production by key."""
+    compared: bool
+    """Whether the content of those already there was compared with the past: not where they are very many."""
     missing: int
     """Of these, to be inserted."""
     in_conflict: int
@@ -101,6 +110,7 @@ class Found(Record):
     where: str | None
     tables: tuple[FoundTable, ...]
     conflicts: tuple[Conflict, ...]
+    different: tuple[Different, ...]
     loose: tuple[Loose, ...]
     also_lost: tuple[AlsoLost, ...]
 

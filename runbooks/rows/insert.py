@@ -10,15 +10,17 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.applied import AppliedTable
 from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
-from runbooks.rows.found import SHOWN, Conflict, FoundTable
+from runbooks.rows.found import Conflict, FoundTable
+from runbooks.rows.listed import listed
 from runbooks.rows.shape import ForeignKey
 from runbooks.rows.stage import Staged
 from runbooks.rows.transaction import ROLLED_BACK
 
-INSERTED, THERE, ORPHAN, CONFLICT = "inserted", "there", "orphan", "conflict"
+INSERTED, THERE, ORPHAN, CONFLICT, OTHER = "inserted", "there", "orphan", "conflict", "other"
 
 _ORPHANED = "the row it points at was not there any more when it was to be inserted"
 _TAKEN = "another row has one of its unique values now"
+_REUSED = "another row has its key since the plan was made"
 _SKIPPED = "another row has one of its unique values now, or an accepted trigger suppressed it"
 
 
@@ -100,39 +102,41 @@ def _insert(one: Staged, number: int) -> sql.Composed:
 
 
 def _note_the_rest(conn: Connection, one: Staged) -> None:
-    """What was not inserted is there by its key, or in the way of some other unique key."""
+    """What was not inserted is there already, or its key or another unique value of it is something else's by now."""
     conn.execute(sql.SQL("ANALYZE {}").format(one.fates))
     conn.execute(
         sql.SQL(
-            "INSERT INTO {} SELECT {}, CASE WHEN EXISTS (SELECT FROM {} AS t WHERE {}) THEN {} ELSE {} END"
-            " FROM {} AS s WHERE {}"
+            "INSERT INTO {fates} SELECT {key}, CASE WHEN t.xmin IS NULL THEN {conflict}"
+            " WHEN {ours} = {theirs} THEN {there} ELSE {other} END"
+            " FROM {rows} AS s LEFT JOIN {table} AS t ON {same} WHERE {waiting}"
         ).format(
-            one.fates,
-            fields("s", one.staged(one.key.columns)),
-            one.name.identifier,
-            _in_table(one, "t", "s"),
-            THERE,
-            CONFLICT,
-            one.rows,
-            _without_fate(one, "s"),
+            fates=one.fates,
+            key=fields("s", one.staged(one.key.columns)),
+            conflict=CONFLICT,
+            ours=row_text("s", one.c),
+            theirs=row_text("t", one.names),
+            there=THERE,
+            other=OTHER,
+            rows=one.rows,
+            table=one.name.identifier,
+            same=_in_table(one, "t", "s"),
+            waiting=_without_fate(one, "s"),
         )
     )
 
 
 def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...], *, fired: bool) -> AppliedTable:
     """The fates of one table's rows, added to what the plan knew. `fired`: triggers were left on."""
-    query = sql.SQL("SELECT fate, count(*), (array_agg({} ORDER BY {}))[:{}] FROM {} AS f GROUP BY fate")
-    fates = {
-        fate: (count, tuple(keys))
-        for fate, count, keys in conn.execute(query.format(row_text("f", one.k), fields("f", one.k), SHOWN, one.fates))
-    }
-    new = tuple(
-        Conflict(table=one.name, why=why, count=fates[fate][0], keys=fates[fate][1])
-        for fate, why in ((ORPHAN, _ORPHANED), (CONFLICT, _SKIPPED if fired else _TAKEN))
-        if fate in fates
+    counts: dict[str, int] = dict(
+        conn.execute(sql.SQL("SELECT fate, count(*) FROM {} GROUP BY fate").format(one.fates)).fetchall()
     )
-    counted = {fate: count for fate, (count, _) in fates.items()}
-    return account(one.table, counted.get(INSERTED, 0), counted.get(THERE, 0), (*planned, *new))
+    new = tuple(
+        Conflict(table=one.name, why=why, **listed(conn, rows, "f", one.k).model_dump())
+        for fate, why in ((ORPHAN, _ORPHANED), (OTHER, _REUSED), (CONFLICT, _SKIPPED if fired else _TAKEN))
+        if fate in counts
+        for rows in [sql.SQL("{} AS f WHERE fate = {}").format(one.fates, fate)]
+    )
+    return account(one.table, counts.get(INSERTED, 0), counts.get(THERE, 0), (*planned, *new))
 
 
 def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Conflict, ...]) -> AppliedTable:

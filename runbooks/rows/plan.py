@@ -38,7 +38,10 @@ def make_plan(found: Found, *, accept_triggers: Iterable[str] = ()) -> Plan:
     or as `public.booking.touch`), or if a sequence must move that is not ours. UsageFault for an unknown name.
     """
     filled = tuple(table for table in found.tables if table.missing)
-    suppressed, fired = sort_triggers((table.target for table in found.tables), "insert", frozenset(accept_triggers))
+    accepted = frozenset(accept_triggers)
+    check_names((table.target for table in found.tables), accepted)
+    # Only of tables that are written to: those alone are locked, and their triggers cannot change meanwhile.
+    suppressed, fired = sort_triggers((table.target for table in filled), "insert", accepted)
     _check_sequences(filled)
     return Plan(found=found, order=insert_order(table.target for table in filled), suppressed=suppressed, fired=fired)
 
@@ -47,9 +50,7 @@ def sort_triggers(
     tables: Iterable[Table], event: Literal["insert", "delete"], accepted: frozenset[str]
 ) -> tuple[tuple[Trigger, ...], tuple[Trigger, ...]]:
     """The triggers on `event` that we switch off, and those that will fire because they were accepted by name."""
-    every = [trigger for table in tables for trigger in table.triggers]
-    _check_names(every, accepted)
-    firing = [trigger for trigger in every if event in trigger.events]
+    firing = [trigger for table in tables for trigger in table.triggers if event in trigger.events]
     foreign = tuple(trigger for trigger in firing if not trigger.ours)
     unwanted = [trigger for trigger in foreign if not {trigger.name, trigger.label} & accepted]
     if unwanted:
@@ -79,8 +80,9 @@ def _reachable(start: TableName, parents: dict[TableName, set[TableName]]) -> se
     return reached
 
 
-def _check_names(triggers: list[Trigger], accepted: frozenset[str]) -> None:
-    known = {name for trigger in triggers for name in (trigger.name, trigger.label)}
+def check_names(tables: Iterable[Table], accepted: frozenset[str]) -> None:
+    """UsageFault if a trigger was accepted that no table concerned has."""
+    known = {name for table in tables for trigger in table.triggers for name in (trigger.name, trigger.label)}
     unknown = sorted(accepted - known)
     if unknown:
         raise UsageFault(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from runbooks.clients.postgres import Connection
@@ -98,6 +99,25 @@ def find_present(
     branch.execute(sql.SQL("ANALYZE {}").format(into))
 
 
+def find_digests(
+    snapshot: Snapshot,
+    branch: Connection,
+    lookup: Lookup,
+    digest: sql.Composable,
+    *,
+    into: sql.Identifier,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Create table `into` (k1, k2, ..., digest) on the branch: of each candidate that production has, production's key
+    and `digest` of its row `t`. Looked up one by one: for few candidates.
+    """
+    types = [lookup.target.column(name).type_identifier for name in lookup.target_columns]
+    columns = sql.SQL(", ").join(sql.SQL("k{} {}").format(n, kind) for n, kind in enumerate(types, 1))
+    branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({}, digest text)").format(into, columns))
+    _look_up(snapshot.production, branch, lookup, into, progress, digest)
+    branch.execute(sql.SQL("ANALYZE {}").format(into))
+
+
 def _rows_estimate(production: Connection, target: Table) -> int:
     row = production.execute(
         "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class WHERE oid = ANY (%s) AND relkind = 'r'",
@@ -112,21 +132,24 @@ def _look_up(
     lookup: Lookup,
     into: sql.Identifier,
     progress: Callable[[int], None] | None,
+    digest: sql.Composable | None = None,
 ) -> None:
-    question = _question(lookup)
+    question = _question(lookup, digest)
     reading = sql.SQL("SELECT {} FROM ({}) AS c").format(_texts("c", lookup.candidate_names), lookup.candidates)
     done = 0
     with branch.transaction(), branch.cursor("bloom_dr_candidates") as cursor:
         cursor.execute(reading)
         while batch := cursor.fetchmany(BATCH):
-            found = production.execute(question, [list(values) for values in zip(*batch, strict=True)])
-            _keep(branch, into, found)
+            # $1 and not %s: a name may contain a percent sign.
+            with psycopg.RawCursor(production) as asking:
+                found = asking.execute(question, [list(values) for values in zip(*batch, strict=True)])
+                _keep(branch, into, found)
             done += len(batch)
             if progress:
                 progress(done)
 
 
-def _question(lookup: Lookup) -> sql.Composed:
+def _question(lookup: Lookup, digest: sql.Composable | None) -> sql.Composed:
     width = len(lookup.columns)
     matches = sql.SQL(" AND ").join(
         sql.SQL("t.{} {} CAST(c.{} AS {})").format(
@@ -136,9 +159,10 @@ def _question(lookup: Lookup) -> sql.Composed:
             lookup.candidate_names, lookup.target_columns, lookup.equals, lookup.columns, strict=True
         )
     )
-    return sql.SQL("SELECT {} FROM ROWS FROM ({}) AS c ({}) JOIN {} AS t ON {} WHERE {}").format(
+    return sql.SQL("SELECT {}{} FROM ROWS FROM ({}) AS c ({}) JOIN {} AS t ON {} WHERE {}").format(
         _texts("t", lookup.target_columns),
-        sql.SQL(", ").join([sql.SQL("unnest(%s::text[])")] * width),
+        sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
+        sql.SQL(", ").join(sql.SQL(f"unnest(${number}::text[])") for number in range(1, width + 1)),
         fields(None, lookup.candidate_names),
         lookup.target.name.identifier,
         matches,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +12,19 @@ from runbooks.clients.postgres import Connection, prove, prove_apart, translated
 from runbooks.model.errors import LocalFault
 from runbooks.model.record import Record
 from runbooks.rows.applied import Applied, AppliedTable
-from runbooks.rows.compose import fields, row_text, same_key
+from runbooks.rows.compose import equal, fields, numbered, row_text, same_key, same_numbers, scratch
 from runbooks.rows.fit import common_columns
-from runbooks.rows.found import SHOWN, FoundTable
+from runbooks.rows.found import FoundTable
+from runbooks.rows.listed import NONE, Listed, listed
 from runbooks.rows.plan import Plan
+from runbooks.rows.presence import by_key
+from runbooks.rows.search import Search
+from runbooks.rows.survey import snapshot_of
 from runbooks.rows.transaction import comparing
 from runbooks.rows.undo_file import UndoHeader, read_header
-from runbooks.rows.undo_keys import Kept, Listed, changed, check_committed, gone, load, ours
+from runbooks.rows.undo_keys import Kept, changed, check_committed, gone, load, ours
 
 _SENT = sql.Identifier("pg_temp", "bloom_proof")
-_NONE = Listed(count=0, keys=())
 
 
 class ProvedTable(Record):
@@ -34,10 +37,13 @@ class ProvedTable(Record):
     """Rows that somebody deleted after us."""
     different: Listed
     """Rows that carry our mark and do not equal the branch's. There must be none."""
+    lost_since: Listed
+    """Rows asked for that were there at the survey and are not any more: a delete that goes on."""
 
     @property
     def holds(self) -> bool:
         seen = self.proved + self.changed.count + self.gone.count
+        # Rows lost since the survey are told, but say nothing against those that were brought back.
         return self.result.adds_up and self.different.count == 0 and seen == self.result.inserted
 
 
@@ -51,16 +57,28 @@ class Proof(Record):
         return sum(table.proved for table in self.tables)
 
     @property
-    def changed_since(self) -> int:
-        """Rows that others changed or deleted between COMMIT and this proof."""
-        return sum(table.changed.count + table.gone.count for table in self.tables)
+    def changed(self) -> int:
+        """Rows that others changed between COMMIT and this proof."""
+        return sum(table.changed.count for table in self.tables)
+
+    @property
+    def gone(self) -> int:
+        """Rows that others deleted between COMMIT and this proof."""
+        return sum(table.gone.count for table in self.tables)
 
 
-def prove_recovery(production: Connection, branch: Connection, plan: Plan, applied: Applied) -> Proof:
-    """Compare what `applied` inserted with the branch. Changes nothing; safe to repeat.
+def prove_recovery(
+    production: Connection,
+    branch: Connection,
+    plan: Plan,
+    applied: Applied,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Proof:
+    """Compare what `applied` inserted with the branch, and look whether the other rows asked for are there still.
 
-    Raises WrongTarget, LocalFault (undo file), ProofFailed (the transaction was rolled back), CouldNotVerify (the
-    server does not remember it), and the database's own errors.
+    Changes nothing in production; safe to repeat. Raises WrongTarget, LocalFault (undo file), ProofFailed (the
+    transaction was rolled back), CouldNotVerify (the server does not remember it), and the database's own errors.
     """
     prove(production, plan.found.production)
     prove(branch, plan.found.branch)
@@ -73,12 +91,44 @@ def prove_recovery(production: Connection, branch: Connection, plan: Plan, appli
         with translated("prove the rows", safe="nothing was changed"), comparing(production), comparing(branch):
             kept = load(production, path, header)
             proved = {one.table.oid: _compare(production, branch, plan, applied, header, one) for one in kept}
+    with translated("look for the rows asked for", safe="nothing was changed"), snapshot_of(production) as snapshot:
+        search = Search(branch, snapshot, progress)
+        lost = {table.target.oid: _lost_since(search, table) for table in plan.found.tables}
     tables = tuple(
-        proved.get(table.target.oid)
-        or ProvedTable(result=_result(applied, table), proved=0, changed=_NONE, gone=_NONE, different=_NONE)
+        _nothing_inserted(_result(applied, table)).model_copy(
+            update={**dict(proved.get(table.target.oid, ())), "lost_since": lost[table.target.oid]}
+        )
         for table in plan.found.tables
     )
     return Proof(verdict="passed" if all(table.holds for table in tables) else "failed", tables=tables)
+
+
+def _nothing_inserted(result: AppliedTable) -> ProvedTable:
+    return ProvedTable(result=result, proved=0, changed=NONE, gone=NONE, different=NONE, lost_since=NONE)
+
+
+def _lost_since(search: Search, found: FoundTable) -> Listed:
+    """Of the rows that the survey saw in production, those that are not there any more."""
+    if not found.already_there:
+        return NONE
+    k, keys = numbered(len(found.source.key.columns)), scratch(found.keys_table)
+    parts = [sql.SQL("SELECT {} FROM {} WHERE cascaded AND state = 'there'").format(fields(None, k), keys)]
+    if found.named:
+        asked: sql.Composable = scratch(found.asked_table) if found.asked_table else found.source.name.identifier
+        names = k if found.asked_table else found.source.key.columns
+        away = sql.SQL("SELECT FROM {} AS f WHERE {} AND f.state IN ('missing', 'conflict')").format(
+            keys, equal("f", k, found.source.key.equals, "v", names)
+        )
+        parts.append(
+            sql.SQL("SELECT {} FROM {} AS v WHERE NOT EXISTS ({})").format(fields("v", names, renamed=k), asked, away)
+        )
+    query = sql.SQL(" UNION ALL ").join(parts)
+    lookup = by_key(found.source, found.target, found.target.key, query)
+    with search.present(lookup, found.already_there, f"keys of {found.name}, once more") as present:
+        absent = sql.SQL("({}) AS v WHERE NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
+            query, present, same_numbers("p", found.target.key, "v")
+        )
+        return listed(search.branch, absent, "v", k)
 
 
 def _header(path: Path, applied: Applied) -> UndoHeader:
@@ -109,6 +159,7 @@ def _compare(
         changed=changed(production, one, header),
         gone=gone(production, one),
         different=different,
+        lost_since=NONE,
     )
 
 
@@ -139,24 +190,14 @@ def _send_digests(
 
 
 def _equal_on_branch(branch: Connection, found: FoundTable, one: Kept, names: tuple[str, ...]) -> tuple[int, Listed]:
-    # A row that the branch does not have is different too: its text is null.
-    same = sql.SQL("k.md5 IS NOT DISTINCT FROM CASE WHEN t.xmin IS NOT NULL THEN md5({}) END").format(
-        row_text("t", names)
+    # A row that the branch does not have is different too.
+    rows = sql.SQL("{} AS k LEFT JOIN {} AS t ON {}").format(
+        _SENT, found.source.name.identifier, same_key("k", found.source.key, "t")
     )
-    row = branch.execute(
-        sql.SQL(
-            "SELECT count(*) FILTER (WHERE {same}), count(*) FILTER (WHERE NOT {same}),"
-            " coalesce((array_agg({text} ORDER BY {k}) FILTER (WHERE NOT {same}))[:{shown}], '{{}}')"
-            " FROM {sent} AS k LEFT JOIN {table} AS t ON {join}"
-        ).format(
-            same=same,
-            text=row_text("k", one.k),
-            k=fields("k", one.k),
-            shown=SHOWN,
-            sent=_SENT,
-            table=found.source.name.identifier,
-            join=same_key("k", found.source.key, "t"),
-        )
-    ).fetchone()
+    same = sql.SQL("t.xmin IS NOT NULL AND k.md5 = md5({})").format(row_text("t", names))
+    row = branch.execute(sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {}").format(same, rows)).fetchone()
     assert row is not None
-    return int(row[0]), Listed(count=row[1], keys=tuple(row[2]))
+    sent, proved = row
+    if sent == proved:
+        return proved, NONE
+    return proved, listed(branch, sql.SQL("{} WHERE NOT ({})").format(rows, same), "k", one.k)

@@ -6,7 +6,7 @@ The keys found stay in a table of ours on the branch, so that the plan and its e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -15,9 +15,9 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import NotFound, Refused
-from runbooks.rows import filters
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
+from runbooks.rows.filters import select_matching
 from runbooks.rows.fit import check_recoverable
 from runbooks.rows.names import TableName
 from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
@@ -33,20 +33,37 @@ class Involved:
     source: Table
     target: Table
     found_name: str
-    filter: sql.Identifier | None = None
-    """A view of the keys that were asked for; None for a table that only a cascade led to."""
-    matching: int = 0
-    """Rows on the branch in that view."""
-    whole: bool = False
-    """All rows of the table were asked for."""
+    named: bool
+    """Asked for; False: only a cascade led to it."""
+    matching: int
+    """Rows on the branch that were asked for."""
+    filter_name: str | None = None
+    """A table of ours with their keys; None if all rows were asked for, or none."""
 
     @property
     def found(self) -> sql.Identifier:
         return scratch(self.found_name)
 
     @property
+    def filter(self) -> sql.Identifier | None:
+        return scratch(self.filter_name) if self.filter_name else None
+
+    @property
     def k(self) -> tuple[str, ...]:
         return numbered(len(self.source.key.columns))
+
+    @property
+    def whole(self) -> bool:
+        """All rows were asked for."""
+        return self.named and self.filter is None
+
+    @property
+    def asked_keys(self) -> sql.Composed:
+        """A query for the keys asked for, k1, k2, ..."""
+        if self.filter:
+            return sql.SQL("SELECT {} FROM {}").format(fields(None, self.k), self.filter)
+        columns = fields("t", self.source.key.columns, renamed=self.k)
+        return sql.SQL("SELECT {} FROM {} AS t").format(columns, self.source.name.identifier)
 
 
 @dataclass
@@ -65,30 +82,32 @@ class Search:
         for source, target in pairs:
             check_recoverable(source, target)
         for table in [self._asked_for(source, target, where) for source, target in pairs]:
-            assert table.filter is not None
-            keys = sql.SQL("SELECT {} FROM {} AS v").format(fields("v", table.k), table.filter)
-            lookup = by_key(table.source, table.target, table.target.key, keys)
+            lookup = by_key(table.source, table.target, table.target.key, table.asked_keys)
             with self.present(lookup, table.matching, f"keys of {table.target.name}") as present:
                 self.run(
                     "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {v}, 'missing', 0, false"
-                    " FROM {filter} AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
+                    " FROM ({asked}) AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
                     found=table.found,
                     k=fields(None, table.k),
                     v=fields("v", table.k),
-                    filter=table.filter,
+                    asked=table.asked_keys,
                     present=present,
                     same=same_numbers("p", table.target.key, "v"),
                 )
             self.run("ANALYZE {found}", found=table.found)
 
     def _asked_for(self, source: Table, target: Table, where: str | None) -> Involved:
-        view = scratch(f"asked_{next(self._numbers)}")
-        filters.make_filter(self.branch, source, where, view)
-        matching = filters.count_matching(self.branch, source, view, where)
-        return self._involve(source, target, filter=view, matching=matching, whole=where is None)
+        if where is None:
+            return self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+        number = next(self._numbers)
+        name, view = f"asked_{number}", scratch(f"asked_view_{number}")
+        matching = select_matching(self.branch, source, where, scratch(name), view)
+        return self._involve(source, target, named=True, matching=matching, filter_name=name)
 
-    def _involve(self, source: Table, target: Table, **more: object) -> Involved:
-        table = Involved(source, target, f"found_{next(self._numbers)}", **more)  # type: ignore[arg-type]
+    def _involve(
+        self, source: Table, target: Table, *, named: bool, matching: int, filter_name: str | None = None
+    ) -> Involved:
+        table = Involved(source, target, f"found_{next(self._numbers)}", named, matching, filter_name)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
         self.run(
             "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, NULL::text AS why, 0 AS round, false AS cascaded"
@@ -121,7 +140,7 @@ class Search:
                 return 0
             source, target = self._pair(tie.child)
             check_recoverable(source, target, because=f"rows of it were deleted too, through foreign key {tie}; ")
-            child = self._involve(source, target)
+            child = self._involve(source, target, named=False, matching=0)
         if child.whole:
             return 0
         known = [table for table in (child.found, child.filter) if table]
@@ -139,44 +158,51 @@ class Search:
         keys = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", child.k), rows)
         lookup = by_key(child.source, child.target, child.target.key, keys)
         with self.present(lookup, many, f"rows of {child.target.name} that a cascade deleted") as present:
+            # Two joins: an EXISTS in the select list would be run once for each row.
+            there = sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(
+                present, same_numbers("p", child.target.key, "c")
+            )
             self.run(
-                "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {c},"
-                " CASE WHEN EXISTS (SELECT FROM {present} AS p WHERE {same}) THEN 'there' ELSE 'missing' END,"
-                " {depth}, true FROM {rows} AS c",
+                "INSERT INTO {found} ({k}, state, round, cascaded)"
+                " SELECT {c}, 'there', {depth}, true FROM {rows} AS c WHERE {there}"
+                " UNION ALL SELECT {c}, 'missing', {depth}, true FROM {rows} AS c WHERE NOT {there}",
                 found=child.found,
                 k=fields(None, child.k),
                 c=fields("c", child.k),
-                present=present,
-                same=same_numbers("p", child.target.key, "c"),
                 depth=sql.Literal(depth),
                 rows=rows,
+                there=there,
             )
         self.run("ANALYZE {found}", found=child.found)
 
-    def drop_filters(self) -> None:
-        """The views tie up the tables they look at; the keys found are enough from here on."""
-        for table in self.involved.values():
-            if table.filter:
-                self.run("DROP VIEW {filter}", filter=table.filter)
-
     def pointing(
-        self, parent: Involved, tie: ForeignKey, columns: tuple[str, ...], condition: sql.Composable
+        self,
+        parent: Involved,
+        tie: ForeignKey,
+        columns: tuple[str, ...],
+        condition: sql.Composable,
+        states: Sequence[str] = ("missing",),
     ) -> sql.Composed:
-        """The rows `c` on the branch that point at missing rows `f` of `parent`: their `columns` as k1, k2, ..."""
+        """The rows `c` on the branch that point at rows `f` of `parent` in a state: their `columns` as k1, k2, ..."""
         return sql.SQL("SELECT {} FROM {}").format(
-            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition)
+            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition, states)
         )
 
-    def count_pointing(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> int:
-        return self.count(self._joined(parent, tie, condition))
+    def count_pointing(
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str] = ("missing",)
+    ) -> int:
+        return self.count(self._joined(parent, tie, condition, states))
 
-    def _joined(self, parent: Involved, tie: ForeignKey, condition: sql.Composable) -> sql.Composed:
-        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = 'missing' AND {}").format(
+    def _joined(
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str]
+    ) -> sql.Composed:
+        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = ANY ({}) AND {}").format(
             tie.child.identifier,
             parent.source.name.identifier,
             points_at("c", tie, "p"),
             parent.found,
             same_key("f", parent.source.key, "p"),
+            list(states),
             condition,
         )
 
@@ -192,15 +218,21 @@ class Search:
     def present(self, lookup: Lookup, many: int, what: str) -> Iterator[sql.Identifier]:
         """A table that lasts for the block, with those of the `many` candidates that production has."""
         rows = scratch(f"present_{next(self._numbers)}")
-        progress = self.progress
-
-        def tell(done: int, expected: int) -> None:
-            if progress:
-                progress(f"{what}: {done:,} of about {max(done, expected):,}")
-
-        find_present(self.snapshot, self.branch, lookup, into=rows, many=many, progress=tell)
+        self.run("DROP TABLE IF EXISTS {rows}", rows=rows)  # a proof that was killed leaves one
+        find_present(
+            self.snapshot,
+            self.branch,
+            lookup,
+            into=rows,
+            many=many,
+            progress=lambda done, expected: self.tell(f"{what}: {done:,} of about {max(done, expected):,}"),
+        )
         yield rows
         self.run("DROP TABLE {rows}", rows=rows)
+
+    def tell(self, text: str) -> None:
+        if self.progress:
+            self.progress(text)
 
     def pair(self, name: TableName) -> tuple[Table, Table | None]:
         """A table as the branch has it, and as production has it, if it does."""

@@ -79,8 +79,6 @@ def target(sequence: Sequence, at: int, extreme: int) -> int | None:
     """
     step, direction = sequence.increment, (1 if sequence.increment > 0 else -1)
     distance = (extreme - at) * direction
-    if distance <= 0:
-        return None
     moved = at + -(-distance // abs(step)) * step
     # Past its bound it cannot go; the last number before it makes the next call fail, which is right: ids ran out.
     beyond = (moved - (sequence.greatest if step > 0 else sequence.least)) * direction

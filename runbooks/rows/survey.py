@@ -10,7 +10,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, identity, prove_apart, translated
 from runbooks.model.errors import Refused, WrongTarget
-from runbooks.rows import forecast
+from runbooks.rows import contents, forecast
 from runbooks.rows.catalog import resolve
 from runbooks.rows.compose import SCRATCH, checksum, fields, row_text, same_key
 from runbooks.rows.fit import common_columns, differences
@@ -40,24 +40,27 @@ def survey(
     prove_apart(production, branch)
     with translated("survey the missing rows", safe=_SAFE):
         _check_alike(production, branch)
+        _check_writable(production)
         names = resolve(branch, request.tables)
         _prepare_scratch(branch)
-        with _snapshot(production) as snapshot:
+        with snapshot_of(production) as snapshot:
             search = Search(branch, snapshot, progress)
             search.asked(names, request.where)
             search.cascades()
             forecast.mark_conflicts(search)
-            found = Found(
+            compared, different = contents.mark_different(search)
+            return Found(
                 production=identity(production),
                 branch=identity(branch),
                 where=request.where,
-                tables=tuple(_summary(search, table) for table in search.involved.values()),
+                tables=tuple(
+                    _summary(search, table, table.found_name in compared) for table in search.involved.values()
+                ),
                 conflicts=forecast.conflicts(search),
+                different=different,
                 loose=forecast.loose_ends(search),
                 also_lost=forecast.also_lost(search),
             )
-            search.drop_filters()
-    return found
 
 
 def _check_alike(production: Connection, branch: Connection) -> None:
@@ -71,6 +74,20 @@ def _check_alike(production: Connection, branch: Connection) -> None:
             f"production (encoding, version: {one}) and branch ({other}) are not copies of one database",
             safe=_SAFE,
             next_step="use a branch of production itself",
+        )
+
+
+def _check_writable(production: Connection) -> None:
+    """What every recovery needs of the session, whatever the table: better said now than after consent."""
+    row = production.execute(
+        "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'TEMPORARY')"
+    ).fetchone()
+    if row != (False, True):
+        raise Refused(
+            "this session in production cannot write: it is a read-only replica, or our role may not create temporary "
+            f"tables (in recovery, may create: {row})",
+            safe=_SAFE,
+            next_step="connect to the read-write endpoint, as a role with the TEMPORARY right on the database",
         )
 
 
@@ -94,7 +111,7 @@ def _prepare_scratch(branch: Connection) -> None:
 
 
 @contextmanager
-def _snapshot(production: Connection) -> Iterator[Snapshot]:
+def snapshot_of(production: Connection) -> Iterator[Snapshot]:
     """One view of production for every question, ours and psql's, while the block runs."""
     with production.transaction():
         production.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -105,7 +122,7 @@ def _snapshot(production: Connection) -> Iterator[Snapshot]:
         yield Snapshot(production, row[0])
 
 
-def _summary(search: Search, table: Involved) -> FoundTable:
+def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
     states: dict[str, int] = dict(
         search.branch.execute(_composed("SELECT state, count(*) FROM {found} GROUP BY state", table))
     )
@@ -117,10 +134,12 @@ def _summary(search: Search, table: Involved) -> FoundTable:
     return FoundTable(
         source=table.source,
         target=table.target,
-        named=table.filter is not None,
+        named=table.named,
         keys_table=table.found_name,
+        asked_table=table.filter_name,
         asked=asked,
         already_there=asked - missing - conflict,
+        compared=compared,
         missing=missing,
         in_conflict=conflict,
         key_checksum=key_checksum(search.branch, table.found, table.k),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from runbooks.clients.postgres import Connection
-from runbooks.clients.postgres_lock import table_holders
+from runbooks.clients.postgres import Connection, Outcome, outcome
+from runbooks.clients.postgres_lock import LONERS_BLOCKED_BY, WRITERS_BLOCKED_BY, table_holders
 from runbooks.model.errors import CouldNotVerify, ProofFailed, Refused, TableLocked
 from runbooks.rows.catalog import describe
 from runbooks.rows.names import TableName
@@ -51,6 +52,7 @@ def reading(conn: Connection) -> Iterator[None]:
     """One view of the database for the block."""
     conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
+        conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield
     finally:
         _roll_back(conn)
@@ -61,6 +63,16 @@ def _roll_back(conn: Connection) -> None:
     with suppress(psycopg.OperationalError):
         if conn.info.transaction_status is not TransactionStatus.IDLE:
             conn.rollback()
+
+
+@contextmanager
+def as_application(conn: Connection) -> Iterator[None]:
+    """Inside a transaction: names mean for the block what they mean to the application, by the search path that role
+    and database prescribe. Its functions, in checks and triggers, may rely on that. Every name of ours is in full.
+    """
+    conn.execute("SET LOCAL search_path TO DEFAULT")
+    yield  # after an error the transaction is over, and with it the setting
+    conn.execute("SET LOCAL search_path TO pg_catalog, pg_temp")
 
 
 def current_xid(conn: Connection) -> int:
@@ -90,21 +102,25 @@ def commit(conn: Connection, xid: int) -> None:
 def lock(conn: Connection, tables: Sequence[Table], alone: Collection[TableName]) -> None:
     """Keep other sessions from changing the tables' definitions; and, for those in `alone`, from writing to them."""
     for table in tables:
-        mode = "SHARE ROW EXCLUSIVE" if table.name in alone else "ROW EXCLUSIVE"
-        with naming_blockers(conn, [table]):
+        mode, blocked_by = (
+            ("SHARE ROW EXCLUSIVE", LONERS_BLOCKED_BY) if table.name in alone else ("ROW EXCLUSIVE", WRITERS_BLOCKED_BY)
+        )
+        with naming_blockers(conn, [table], blocked_by):
             conn.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.name.identifier, sql.SQL(mode)))
     # From here on others may wait for us: a hanging client must not keep them waiting.
     conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5min'")
 
 
 @contextmanager
-def naming_blockers(conn: Connection, tables: Sequence[Table]) -> Iterator[None]:
+def naming_blockers(
+    conn: Connection, tables: Sequence[Table], blocked_by: Sequence[str] = LONERS_BLOCKED_BY
+) -> Iterator[None]:
     """Turn a lock time-out inside the block into TableLocked, with the tables and the sessions in the way."""
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
         conn.rollback()
-        holders = table_holders(conn, [oid for table in tables for oid in table.tree])
+        holders = table_holders(conn, [oid for table in tables for oid in table.tree], blocked_by)
         names = ", ".join(str(table.name) for table in tables)
         told = "; ".join(holder.told("UTC") for holder in holders) or "nobody any more: it has just become free"
         raise TableLocked(
@@ -122,5 +138,35 @@ def check_unchanged(conn: Connection, tables: Sequence[Table]) -> None:
         raise Refused(
             f"{', '.join(changed)} was altered after the plan was made (columns, keys, triggers, owner or rights)",
             safe=ROLLED_BACK,
-            next_step="make a new plan: run the same command again without --confirm",
+            next_step="start a new run of the recovery: this one's plan does not fit any more",
         )
+
+
+class Noted(Protocol):
+    """What an attempt wrote down just before COMMIT."""
+
+    @property
+    def xid(self) -> int | None: ...
+
+
+N = TypeVar("N", bound=Noted)
+
+
+def committed(conn: Connection, attempts: Sequence[N]) -> N | None:
+    """The attempt (oldest first) that came true, asked of the database itself; None if none did.
+
+    Raises CouldNotVerify if it cannot tell of one: then nothing may be done a second time.
+    """
+    for attempt in reversed(attempts):
+        if attempt.xid is None:
+            continue
+        how = outcome(conn, attempt.xid)
+        if how is Outcome.COMMITTED:
+            return attempt
+        if how is not Outcome.ABORTED:
+            raise CouldNotVerify(
+                f"the database cannot tell whether transaction {attempt.xid} of this run was committed: it is {how}",
+                safe="nothing was done a second time",
+                next_step="look whether the rows are as wanted; then start a new run, which does only what is missing",
+            )
+    return None

@@ -13,11 +13,13 @@ from runbooks.model.record import Record
 from runbooks.rows import triggers
 from runbooks.rows.changes import Watch
 from runbooks.rows.compose import fields, points_at, same_key, same_numbers
+from runbooks.rows.listed import Listed
 from runbooks.rows.names import TableName
-from runbooks.rows.plan import insert_order, sort_triggers
+from runbooks.rows.plan import check_names, insert_order, sort_triggers
 from runbooks.rows.shape import ForeignKey, Table, Trigger
 from runbooks.rows.transaction import (
     ROLLED_BACK,
+    as_application,
     check_unchanged,
     commit,
     comparing,
@@ -27,7 +29,7 @@ from runbooks.rows.transaction import (
     writing,
 )
 from runbooks.rows.undo_file import UndoHeader, read_header
-from runbooks.rows.undo_keys import Kept, Listed, changed, check_committed, gone, load, ours
+from runbooks.rows.undo_keys import Kept, changed, check_committed, gone, load, ours
 
 
 class UndoneTable(Record):
@@ -85,7 +87,9 @@ def survey_undo(production: Connection, undo_path: Path, *, accept_triggers: Ite
         _refuse_if_others_point_there(production, kept, header)
         tables = tuple(_look(production, one, header) for one in kept)
     filled = [table.target for table in tables if table.rows]
-    suppressed, fired = sort_triggers(filled, "delete", frozenset(accept_triggers))
+    accepted = frozenset(accept_triggers)
+    check_names((table.target for table in tables), accepted)
+    suppressed, fired = sort_triggers(filled, "delete", accepted)
     return UndoPlan(
         run=header.run,
         database=header.database,
@@ -118,7 +122,7 @@ def apply_undo(
         raise Refused(
             f"{undo_path} is not the undo file the plan was made from",
             safe="nothing was deleted",
-            next_step="make a new plan: run the same command again without --confirm",
+            next_step="start a new run: invoke recover.undo with the recovery's id",
         )
     if not plan.rows:
         return Undone(run=plan.run, xid=None, tables=plan.tables)
@@ -134,7 +138,9 @@ def apply_undo(
 
 
 def _delete(production: Connection, plan: UndoPlan, undo_path: Path, header: UndoHeader) -> tuple[UndoneTable, ...]:
-    tables = sorted((table.target for table in plan.tables if table.rows), key=lambda table: table.name)
+    # Locked parents first, as an application does it: the other way round we would deadlock with it.
+    filled = {table.name: table.target for table in plan.tables if table.rows}
+    tables = [filled[name] for group in reversed(plan.order) for name in group]
     lock(production, tables, {table.name for table in tables if set(table.triggers) & set(plan.suppressed)})
     check_unchanged(production, tables)
     kept = load(production, undo_path, header)
@@ -142,7 +148,7 @@ def _delete(production: Connection, plan: UndoPlan, undo_path: Path, header: Und
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
     counts: dict[TableName, int] = {}
-    with naming_blockers(production, tables):
+    with naming_blockers(production, tables), as_application(production):
         for group in plan.order:
             counts |= _delete_group(production, [one for one in kept if one.table.name in group], header)
         production.execute("SET CONSTRAINTS ALL IMMEDIATE")

@@ -10,22 +10,14 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, Outcome, outcome, prove
 from runbooks.model.errors import CouldNotVerify, NotFound, ProofFailed
-from runbooks.model.record import Record
 from runbooks.rows.catalog import describe
-from runbooks.rows.compose import fields, numbered, row_text, same_key
-from runbooks.rows.found import SHOWN
+from runbooks.rows.compose import fields, numbered, same_key
+from runbooks.rows.listed import Listed, listed
 from runbooks.rows.names import TableName
 from runbooks.rows.shape import Table
 from runbooks.rows.undo_file import UndoHeader, read_rows
 
 _SAFE = "nothing was changed"
-
-
-class Listed(Record):
-    """Some rows: how many, and the first of their keys."""
-
-    count: int
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,15 +100,8 @@ def ours(header: UndoHeader) -> sql.Composed:
 
 def changed(conn: Connection, one: Kept, header: UndoHeader) -> Listed:
     """Rows that are there, but were written by another transaction since."""
-    return _listed(conn, one, sql.SQL("{} WHERE NOT {}").format(one.joined("JOIN"), ours(header)))
+    return listed(conn, sql.SQL("{} WHERE NOT {}").format(one.joined("JOIN"), ours(header)), "k", one.k)
 
 
 def gone(conn: Connection, one: Kept) -> Listed:
-    return _listed(conn, one, sql.SQL("{} WHERE t.xmin IS NULL").format(one.joined("LEFT JOIN")))
-
-
-def _listed(conn: Connection, one: Kept, rows: sql.Composed) -> Listed:
-    query = sql.SQL("SELECT count(*), coalesce((array_agg({} ORDER BY {}))[:{}], '{{}}') FROM {}")
-    row = conn.execute(query.format(row_text("k", one.k), fields("k", one.k), SHOWN, rows)).fetchone()
-    assert row is not None
-    return Listed(count=row[0], keys=tuple(row[1]))
+    return listed(conn, sql.SQL("{} WHERE t.xmin IS NULL").format(one.joined("LEFT JOIN")), "k", one.k)

@@ -86,14 +86,14 @@ def _there_already(conn: psycopg.Connection, clients: int, say: Callable[[str], 
         return None
     if len(found) < len(TABLES):
         raise _refused(f"schema public has tables of its own: {', '.join(name for (name,) in found)}")
-    recorded = _recorded(conn)
-    if recorded is None:
+    made = recorded(conn)
+    if made is None:
         raise _refused("schema public has tables with the seed's names that the seed did not make")
     now = _measure(conn, clients, fresh=False)
-    if recorded != dict(now.rows):
+    if made != dict(now.rows):
         raise _refused("rows were added or removed since this database was seeded")
-    if recorded["clients"] != clients:
-        raise _refused(f"it is seeded with {recorded['clients']} clients, and {clients} were asked for")
+    if made["clients"] != clients:
+        raise _refused(f"it is seeded with {made['clients']} clients, and {clients} were asked for")
     say(f"already seeded with {clients} clients; nothing to do")
     return now
 
@@ -138,8 +138,9 @@ _MARK = "bloom seed "
 """Start of the comment on table clients that says what the seed made."""
 
 
-def _recorded(conn: psycopg.Connection) -> dict[str, int] | None:
-    row = conn.execute("select obj_description('public.clients'::regclass, 'pg_class')").fetchone()
+def recorded(conn: psycopg.Connection) -> dict[str, int] | None:
+    """The rows that the seed made in this database, by table, whatever has happened to them since; None if unseeded."""
+    row = conn.execute("select obj_description(to_regclass('public.clients'), 'pg_class')").fetchone()
     comment = row[0] if row else None
     if not comment or not comment.startswith(_MARK):
         return None

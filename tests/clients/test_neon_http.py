@@ -32,7 +32,9 @@ def fake() -> Iterator[FakeNeon]:
 
 
 @pytest.mark.parametrize(
-    "fault", [busy, says(429), says(503), says(500), says(502), says(408), cut_before, gateway_after], ids=str
+    "fault",
+    [busy, says(429), says(503), says(500), says(502), says(408), cut_before, gateway_after],
+    ids=["423", "429", "503", "500", "502", "408", "cut before", "504 after"],
 )
 def test_a_read_is_tried_again_after_any_passing_trouble(fake: FakeNeon, fault: Any) -> None:
     fake.fail("GET", PROJECT, fault, fault, fault)
@@ -50,7 +52,7 @@ def test_json_cut_without_a_length_is_asked_for_again(fake: FakeNeon) -> None:
     assert fake.neon().project().name == "shop"
 
 
-@pytest.mark.parametrize("fault", [busy, says(429), says(503)], ids=str)
+@pytest.mark.parametrize("fault", [busy, says(429), says(503)], ids=["423", "429", "503"])
 def test_a_change_that_was_not_executed_is_sent_again(fake: FakeNeon, fault: Any) -> None:
     fake.fail("PATCH", PROJECT, fault, fault)
     fake.neon().set_history_retention(timedelta(days=7))

@@ -143,6 +143,13 @@ def test_a_server_that_never_answers_ends_in_a_clear_error_after_the_wait(doorma
     assert doorman.visits > 1
 
 
+def test_a_server_that_accepts_and_says_nothing_is_given_up_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dsn = Dsn.parse(f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable")
+        with pytest.raises(DatabaseUnreachable, match="timeout"):
+            connect(dsn, application_name="test", wait=timedelta(seconds=1))
+
+
 def test_an_unknown_database_or_role_is_said_at_once(cluster: Dsn) -> None:
     with pytest.raises(NotFound, match="nowhere"):
         connect(cluster.with_database("nowhere"), application_name="test")
@@ -177,7 +184,7 @@ def test_a_setting_of_the_role_does_not_survive_and_one_of_the_caller_does(datab
                 "SELECT current_setting('lock_timeout'), current_setting('row_security'),"
                 " current_setting('statement_timeout'), current_setting('client_connection_check_interval')"
             ).fetchall()
-        assert rows == [("10s", "off", "7s", "2s")]
+        assert rows == [("5s", "off", "7s", "2s")]
     finally:
         with psycopg.connect(**cluster.keywords(), autocommit=True) as admin:
             admin.execute("ALTER ROLE shop RESET ALL")

@@ -16,7 +16,7 @@ from runbooks.engine.consent import Consenting
 from runbooks.engine.journal import FILE_NAME, Journal, read
 from runbooks.engine.plan import Ending, Verdict
 from runbooks.engine.runs import Runs
-from runbooks.engine.step import Runbook
+from runbooks.engine.step import Effect, Runbook
 from runbooks.model.errors import ConsentNeeded, DeadlinePassed, LocalFault, NotFound, Refused, WrongTarget
 from runbooks.model.run_id import RunId
 from tests.engine.toy import FIRST, SECOND, TOY, Done, Request, Shelf, Silent, engine, step
@@ -144,12 +144,12 @@ def test_runs_are_listed_newest_first_and_a_broken_one_is_not_left_out(tmp_path:
 
 
 def journal_lines() -> int:
-    """How many lines a run of the toy writes: opened, surveyed, planned, consented, executing, 3 x 3, finished."""
-    return 15
+    """What a run of the toy writes: opened to executing (5), three steps with a note each, executed, finished."""
+    return 16
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize("line", range(1, 16))
+@pytest.mark.parametrize("line", range(1, 17))
 def test_killed_at_any_line_of_the_journal_and_resumed_it_ends_the_same(
     tmp_path: Path, shelf: Shelf, line: int, side: str
 ) -> None:
@@ -185,3 +185,20 @@ def _killed_at(line: int, side: str, work: Any) -> None:
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_a_finished_reading_found_stands_when_its_source_is_gone(tmp_path: Path, shelf: Shelf) -> None:
+    (shelf.folder / "source").write_text("then")
+
+    def look(running: Any) -> Done:
+        return Done(name=(shelf.folder / "source").read_text())
+
+    def fail(running: Any) -> Done:
+        raise LocalFault("no", safe="the rest", next_step="invoke run.list")
+
+    reading = dataclasses.replace(FIRST, effect=Effect.READS, run=look, done=lambda running: None)
+    with pytest.raises(LocalFault):
+        start(tmp_path, shelf, YES, dataclasses.replace(TOY, steps=(reading, dataclasses.replace(SECOND, run=fail))))
+    (shelf.folder / "source").unlink()
+    ended = engine(tmp_path).resume(dataclasses.replace(TOY, steps=(reading, SECOND)), RUN, shelf, Consenting("tester"))
+    assert ended.results["first"] == Done(name="then")

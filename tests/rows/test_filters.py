@@ -7,7 +7,7 @@ from psycopg import sql
 
 from runbooks.model.errors import UsageFault
 from runbooks.rows.catalog import describe
-from runbooks.rows.filters import count_matching, make_filter
+from runbooks.rows.filters import select_matching
 from runbooks.rows.names import TableName
 from tests.rows.cluster import Pair, Pairs, value
 
@@ -17,14 +17,17 @@ INSERT INTO "T t" VALUES (1, 'a'), (2, 'b;'), (3, NULL);
 CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM public.really_writes(); RETURN 1; END';
 CREATE FUNCTION really_writes() RETURNS int LANGUAGE sql VOLATILE AS 'DELETE FROM public."T t"; SELECT 1';
 """
-VIEW = sql.Identifier("public", "asked")
 
 
-def matching(pair: Pair, where: str | None) -> int:
+def matching(pair: Pair, where: str) -> int:
     table = describe(pair.branch, TableName("public", "T t"))
     assert table
-    make_filter(pair.branch, table, where, VIEW)
-    return count_matching(pair.branch, table, VIEW, where)
+    pair.branch.execute("DROP TABLE IF EXISTS public.asked")
+    many = select_matching(
+        pair.branch, table, where, sql.Identifier("public", "asked"), sql.Identifier("public", "asked_view")
+    )
+    assert value(pair.branch, "SELECT count(*) FROM public.asked") == many
+    return many
 
 
 def test_a_condition_is_one_as_it_would_stand_after_where(pairs: Pairs) -> None:
@@ -39,8 +42,6 @@ def test_a_condition_is_one_as_it_would_stand_after_where(pairs: Pairs) -> None:
         "s > 'z'": 0,
     }.items():
         assert matching(pair, where) == count
-        pair.branch.execute("DROP VIEW public.asked")
-    assert matching(pair, None) == 3
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_a_condition_is_one_as_it_would_stand_after_where(pairs: Pairs) -> None:
         "1=1; DROP TABLE x",
         "id = 1) --",
         "true THEN true END OR CASE WHEN true",
+        'true THEN true END; COMMIT; DELETE FROM public."T t"; SELECT 1 WHERE CASE WHEN true',
         "SELECT true",
         "true GROUP BY 1",
         "id=1 UNION SELECT 2",
@@ -72,6 +74,15 @@ def test_anything_else_is_refused_and_has_no_effect(pairs: Pairs, where: str) ->
     with pytest.raises(UsageFault):
         matching(pair, where)
     assert value(pair.branch, 'SELECT count(*) FROM public."T t"') == 3
+
+
+def test_a_function_of_the_application_finds_its_tables_by_the_applications_search_path(pairs: Pairs) -> None:
+    pair = pairs(
+        SETUP
+        + """CREATE FUNCTION known(int) RETURNS boolean LANGUAGE plpgsql STABLE AS
+                'BEGIN RETURN EXISTS (SELECT FROM "T t" WHERE id = $1 AND s IS NOT NULL); END'"""
+    )
+    assert matching(pair, "known(id)") == 2
 
 
 def test_a_condition_means_what_it_means_to_the_application(pairs: Pairs) -> None:

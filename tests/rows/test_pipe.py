@@ -124,6 +124,22 @@ def test_a_process_that_dies_or_lies_is_an_error(
 
 
 @pytest.mark.parametrize("batch", [0, 1000], ids=["shipped", "looked up"])
+def test_names_with_any_signs_in_them_reach_psql(pairs: Pairs, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    pair = pairs(
+        """
+        CREATE SCHEMA "s; drop"; CREATE TABLE "s; drop"."t"") \\ '" ("a"")," int, "\\x :v $1 %%s" text, "{}" int,
+            PRIMARY KEY ("a"")," , "\\x :v $1 %%s"));
+        INSERT INTO "s; drop"."t"") \\ '" SELECT g, 'v' FROM generate_series(1, 9) AS g;
+        """.replace("%%", "%")
+    )
+    name = """"s; drop"."t"") \\ '\""""
+    pair.app.execute(f'DELETE FROM {name} WHERE "a"")," > 5'.encode())
+    monkeypatch.setattr(presence, "BATCH", batch)
+    found = survey(pair.production, pair.branch, Request.parse([name]))
+    assert (found.tables[0].asked, found.missing) == (9, 4)
+
+
+@pytest.mark.parametrize("batch", [0, 1000], ids=["shipped", "looked up"])
 def test_both_ways_of_asking_production_find_the_same(
     pairs: Pairs, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:

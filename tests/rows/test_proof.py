@@ -35,7 +35,7 @@ def test_what_others_did_since_is_told_and_is_no_failure(pairs: Pairs, tmp_path:
     )
     proof = again(pair, done)
     (table,) = proof.tables
-    assert (proof.verdict, table.proved, proof.changed_since) == ("passed", 4, 2)
+    assert (proof.verdict, table.proved, proof.changed, proof.gone) == ("passed", 4, 1, 1)
     assert (table.changed.keys, table.gone.keys) == (("(1,1)",), ("(2,2)",))
 
 

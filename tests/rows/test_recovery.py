@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,7 @@ from runbooks.rows.found import Found, Request
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import make_plan
 from runbooks.rows.survey import survey
-from tests.rows.cluster import CommitsWhenWaitedFor, Pair, Pairs, recover, texts, value
+from tests.rows.cluster import CommitsWhenWaitedFor, Pair, Pairs, recover, texts, until, value
 
 SHOP = """
 CREATE TABLE customer (id int PRIMARY KEY, mail text UNIQUE, boss int REFERENCES customer ON DELETE CASCADE);
@@ -146,14 +147,17 @@ def test_what_happens_between_plan_and_execution_is_accounted_for(pairs: Pairs, 
     )
     done = apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None)
     booking, item = done.tables
-    assert (booking.asked, booking.inserted, booking.already_there) == (90, 8, 81)
-    assert [(conflict.count, conflict.keys) for conflict in booking.conflicts] == [(1, ("(82)",))]
-    assert (item.asked, item.inserted, item.already_there) == (30, 26, 1)
-    assert [(conflict.count, conflict.keys[0]) for conflict in item.conflicts] == [(3, "(82,1)")]
+    # Somebody else's row under our key is not our row: a conflict, as another unique value is.
+    assert (booking.asked, booking.inserted, booking.already_there) == (90, 8, 80)
+    assert {(conflict.count, conflict.keys) for conflict in booking.conflicts} == {(1, ("(81)",)), (1, ("(82)",))}
+    assert (item.asked, item.inserted, item.already_there) == (30, 26, 0)
+    assert {(conflict.count, conflict.keys[0]) for conflict in item.conflicts} == {(1, "(81,2)"), (3, "(82,1)")}
     assert value(pair.production, "SELECT what FROM public.item WHERE booking = 81 AND n = 2") == "new"
 
 
-def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_there(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_a_conflict(
+    pairs: Pairs, tmp_path: Path
+) -> None:
     pair = pairs(SHOP)
     pair.app.execute("DELETE FROM item WHERE booking = 1")
     plan = make_plan(find(pair, "item"))
@@ -165,7 +169,7 @@ def test_a_key_that_another_session_is_inserting_is_waited_for_and_then_there(pa
             pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None
         )
         rival.join()
-    assert (done.tables[0].inserted, done.tables[0].already_there) == (2, 268)
+    assert (done.tables[0].inserted, done.tables[0].already_there, done.tables[0].in_conflict) == (2, 267, 1)
     assert value(pair.production, "SELECT what FROM public.item WHERE booking = 1 AND n = 1") == "theirs"
 
 
@@ -245,6 +249,22 @@ def test_c20_identity_generated_and_default_columns_come_back_as_they_were(pairs
     assert texts(pair.production, "public.o") == ['(1,10,12.0,"2024-02-03 04:05:06+00")']
 
 
+def test_c06_a_check_that_reads_other_tables_by_the_applications_search_path_lets_rows_in(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    pair = pairs(
+        """
+        CREATE TABLE zcat (code text PRIMARY KEY); INSERT INTO zcat VALUES ('x');
+        CREATE FUNCTION ok(text) RETURNS boolean LANGUAGE plpgsql STABLE AS
+            'BEGIN RETURN EXISTS (SELECT 1 FROM zcat WHERE code = $1); END';
+        CREATE TABLE aitem (id int PRIMARY KEY, code text CHECK (ok(code))); INSERT INTO aitem VALUES (1, 'x');
+        """
+    )
+    pair.app.execute("DELETE FROM aitem")
+    assert recover(pair, tmp_path, "aitem").proof.proved == 1
+    assert value(pair.production, "SHOW search_path") == "pg_catalog, pg_temp"
+
+
 def test_c09_sequences_stand_at_or_past_the_greatest_id_and_never_move_back(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs(
         """
@@ -282,6 +302,30 @@ def test_c09_a_sequence_moves_back_with_the_transaction_if_that_is_rolled_back(p
         apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=stumble)
     assert value(pair.app, "SELECT nextval('o_id_seq')") == 1
     assert value(pair.app, "SELECT count(*) FROM o") == 0
+
+
+def test_c09_a_nextval_of_another_session_waits_and_then_gets_a_number_past_ours(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("CREATE TABLE o (id serial PRIMARY KEY); INSERT INTO o SELECT generate_series(1, 50)")
+    pair.app.execute("DELETE FROM o")
+    plan = make_plan(find(pair, "o"))
+    drawn: list[object] = []
+    other = threading.Thread(target=lambda: drawn.append(value(pair.app, "SELECT nextval('o_id_seq')")))
+
+    def draw(_: Applied) -> None:
+        other.start()
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        until(lambda: value(pair.production, blocked) == 1)
+
+    apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=draw)
+    other.join()
+    assert drawn == [51]
+
+
+def test_a_role_that_may_not_make_temporary_tables_is_told_before_consent(pairs: Pairs) -> None:
+    revoke = "REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, guest"
+    pair = pairs(SHOP, after=f"DO $$ BEGIN EXECUTE format('{revoke}', current_database()); END $$", role="guest")
+    with pytest.raises(Refused, match="temporary"):
+        find(pair, "item")
 
 
 def test_two_names_of_one_database_are_refused(pairs: Pairs) -> None:

@@ -207,6 +207,21 @@ def test_c10_a_table_that_others_hold_ends_in_an_error_naming_table_and_process(
     assert value(pair.app, STATES) == "alwaysA lateO offD replicaR sendO touchO"
 
 
+def test_c10_a_session_that_is_not_in_the_way_is_not_blamed(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("CREATE TABLE doc (id int PRIMARY KEY); INSERT INTO doc VALUES (1)")
+    pair.app.execute("DELETE FROM doc")
+    plan = plan_for(pair, "doc")
+    with (
+        psycopg.connect(**pair.dsn(0).keywords(), application_name="innocent") as innocent,
+        psycopg.connect(**pair.dsn(0).keywords(), application_name="index") as other,
+    ):
+        innocent.execute("LOCK TABLE doc IN ROW SHARE MODE")
+        other.execute("LOCK TABLE doc IN SHARE MODE")
+        with pytest.raises(TableLocked, match="in the way: index") as caught:
+            carry_out(pair, plan, tmp_path)
+    assert "innocent" not in caught.value.happened
+
+
 def test_c10_a_row_that_others_hold_ends_in_an_error_naming_table_and_process(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("CREATE TABLE doc (id int PRIMARY KEY); INSERT INTO doc VALUES (1)")
     pair.app.execute("DELETE FROM doc")
