@@ -58,7 +58,7 @@ class BackupId:
                 f"{text if len(text) <= 90 else text[:90] + '...'!r} is not the id of a backup; "
                 "one looks like production/2025/12/bloom_backup_20251203_020000",
                 safe="nothing was started",
-                next_step="invoke backup.list",
+                next_step="copy the name from the bucket, up to and with the date and time",
             )
         return cls(Moment(wall.replace(tzinfo=UTC)), found["environment"])
 
