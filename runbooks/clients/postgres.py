@@ -58,6 +58,7 @@ _WHERE_SUPPORTED = {
 """So that the server notices a client that was killed and frees its locks; not every platform has them."""
 
 _KEYWORDS = {
+    "options": "",  # set, so that PGOPTIONS of the environment cannot change who we are or what is committed
     "client_encoding": "UTF8",
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -102,7 +103,7 @@ def connect(
 
 def _open(dsn: Dsn, application_name: str, deadline: float, settings: dict[str, str]) -> Connection:
     """One login at most: psycopg itself would repeat a wrong password at every address of the host."""
-    keywords: dict[str, Any] = dsn.keywords() | _KEYWORDS | {"application_name": application_name}
+    keywords: dict[str, Any] = _KEYWORDS | dsn.keywords() | {"application_name": application_name}
     addresses = _addresses(dsn)
     for position, address in enumerate(addresses):
         share = (deadline - time.monotonic()) / (len(addresses) - position)

@@ -364,3 +364,9 @@ def test_c10_a_lock_time_out_has_an_error_of_its_own_and_the_blocker_can_be_name
             row = conn.execute("SELECT oid::int FROM pg_class WHERE relname = 't'").fetchone()
             assert row
             assert [holder.pid for holder in table_holders(conn, [row[0]])] == [app.info.backend_pid]
+
+
+def test_pgoptions_of_the_environment_changes_nothing(database: Dsn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+    with connect(database, application_name="t") as conn:
+        assert conn.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
