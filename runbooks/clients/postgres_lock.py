@@ -20,8 +20,18 @@ from runbooks.model.run_id import RunId
 if TYPE_CHECKING:
     from runbooks.clients.postgres import Connection
 
-KEY = 0x426C_6F6F_6D44_5231
-"""`BloomDR1`: the advisory lock's number, the same in every version of this program."""
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a lock keeps to one at a time. Locks of different purposes do not know each other."""
+
+    key: int
+    """The advisory lock's number, the same in every version of this program."""
+    work: str
+
+
+RECOVERY = Purpose(0x426C_6F6F_6D44_5231, "recovery")  # BloomDR1
+BACKUP = Purpose(0x426C_6F6F_6D44_5232, "backup")  # BloomDR2
 
 _NAME = "bloom-dr"
 _NOTHING = "nothing was changed by this run"
@@ -57,44 +67,47 @@ def hold_lock(
     run_id: RunId | str,
     operator: str,
     *,
+    purpose: Purpose = RECOVERY,
     zone: str = "UTC",
     wait: timedelta = timedelta(seconds=60),
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Hold this database's recovery lock for the block; LockHeld, naming the holder, if another run has it.
+    """Hold this database's lock for `purpose` for the block; LockHeld, naming the holder, if another run has it.
 
     The lock lives in `conn`'s session: when the process is killed the server frees it, and nothing is left to clean
     up. A holder with our own run id is a killed predecessor that is still ending, so for that one we `wait`.
     """
     name = f"{_NAME} {run_id} {operator}".encode("ascii", "replace").decode()
-    with translated("take the recovery lock", safe=_NOTHING):
-        _acquire(conn, str(run_id), zone, time.monotonic() + wait.total_seconds(), progress)
+    with translated(f"take the {purpose.work} lock", safe=_NOTHING):
+        _acquire(conn, purpose, str(run_id), zone, time.monotonic() + wait.total_seconds(), progress)
         conn.execute("SELECT set_config('application_name', %s, false)", (name,))
     try:
         yield
     finally:
-        _release(conn)
+        _release(conn, purpose)
 
 
-def _acquire(conn: Connection, run_id: str, zone: str, deadline: float, progress: Callable[[str], None] | None) -> None:
-    while not _answer(conn, "SELECT pg_try_advisory_lock(%s)", KEY):
-        holder = _holder(conn)
+def _acquire(
+    conn: Connection, purpose: Purpose, run_id: str, zone: str, deadline: float, progress: Callable[[str], None] | None
+) -> None:
+    while not _answer(conn, "SELECT pg_try_advisory_lock(%s)", purpose.key):
+        holder = _holder(conn, purpose)
         if holder is not None and (not holder.is_run(run_id) or time.monotonic() > deadline):
             raise LockHeld(
-                f"another recovery is at work on this database: {holder.told(zone)}",
+                f"another {purpose.work} is at work on this database: {holder.told(zone)}",
                 safe=_NOTHING,
                 next_step="wait until it has ended, or ask its operator; then run the same command again",
             )
         if progress and holder:
             progress(f"waiting for the killed predecessor of this run to end: process {holder.pid}")
-        _queue_for_a_second(conn)
+        _queue_for_a_second(conn, purpose)
 
 
-def _queue_for_a_second(conn: Connection) -> None:
+def _queue_for_a_second(conn: Connection, purpose: Purpose) -> None:
     """Wait inside the server until the lock is free, without taking it."""
     with suppress(psycopg.errors.LockNotAvailable), conn.transaction():
         conn.execute("SET LOCAL lock_timeout = '1s'")
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (KEY,))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (purpose.key,))
 
 
 def _answer(conn: Connection, question: LiteralString, *values: object) -> object:
@@ -111,9 +124,9 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid <> pg_b
 """
 
 
-def _holder(conn: Connection) -> Holder | None:
+def _holder(conn: Connection, purpose: Purpose) -> Holder | None:
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return cursor.execute(_HOLDER, (KEY >> 32, KEY & 0xFFFFFFFF)).fetchone()
+        return cursor.execute(_HOLDER, (purpose.key >> 32, purpose.key & 0xFFFFFFFF)).fetchone()
 
 
 def require_lock(conn: Connection) -> None:
@@ -122,7 +135,7 @@ def require_lock(conn: Connection) -> None:
         held = conn.execute(
             "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = pg_backend_pid()"
             " AND classid = %s AND objid = %s",
-            (KEY >> 32, KEY & 0xFFFFFFFF),
+            (RECOVERY.key >> 32, RECOVERY.key & 0xFFFFFFFF),
         ).fetchone()
     if not held:
         raise DatabaseUnreachable(
@@ -132,11 +145,11 @@ def require_lock(conn: Connection) -> None:
         )
 
 
-def _release(conn: Connection) -> None:
+def _release(conn: Connection, purpose: Purpose) -> None:
     """Free the lock; a session that is broken or closed has freed it already."""
     with suppress(psycopg.OperationalError):
         conn.rollback()
-        conn.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
+        conn.execute("SELECT pg_advisory_unlock(%s)", (purpose.key,))
 
 
 WRITERS_BLOCKED_BY = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")

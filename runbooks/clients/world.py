@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from runbooks.model.dsn import Dsn
+from runbooks.model.errors import PolicyFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # httpx and psycopg load when a run needs them, not when task
     from runbooks.clients.neon import Neon
     from runbooks.clients.neon_types import Branch
     from runbooks.clients.postgres import Connection
+    from runbooks.clients.repository import Repository
 
 
 class Connect(Protocol):
@@ -32,6 +34,14 @@ class Connect(Protocol):
     ) -> Connection: ...
 
 
+def _no_repository() -> Repository:
+    raise PolicyFault(
+        "the policy has no section [backup]",
+        safe="nothing was started",
+        next_step="write one, as policy.toml of this project shows",
+    )
+
+
 @dataclass(frozen=True)
 class World:
     """One environment of the policy: its Neon project, its databases, and what time it is there."""
@@ -44,11 +54,17 @@ class World:
     now: Callable[[], Moment]
     open_neon: Callable[[], Neon]
     connect: Connect
+    open_repository: Callable[[], Repository] = _no_repository
 
     @cached_property
     def neon(self) -> Neon:
         """The project's API client, opened at first use."""
         return self.open_neon()
+
+    @cached_property
+    def repository(self) -> Repository:
+        """Where this environment's backups are. PolicyFault if the policy takes none."""
+        return self.open_repository()
 
     def target_branch(self) -> Branch:
         """The branch that recoveries of this environment write to: the policy's, or the project's default one."""

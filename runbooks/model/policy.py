@@ -16,6 +16,7 @@ from runbooks.model.duration import Duration, between
 from runbooks.model.errors import PolicyFault, UsageFault
 from runbooks.model.nearest import did_you_mean
 from runbooks.model.objectives import Objective
+from runbooks.model.policy_backup import BackupPolicy
 from runbooks.model.section import Section
 from runbooks.model.zones import zone
 
@@ -158,6 +159,8 @@ class Policy(Section):
     environments: Mapping[_Name, _TaggedEnvironment]
     objectives: Objectives = Objectives()
     recovery: Recovery = Recovery()
+    backup: BackupPolicy | None = None
+    """None: this team takes no backups with this program."""
     contacts: Annotated[tuple[Contact, ...], Field(strict=False)] = ()
     """In the order in which they are called."""
 

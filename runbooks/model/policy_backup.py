@@ -171,10 +171,13 @@ class BackupPolicy(Section):
     """None: AWS."""
     checksums: Annotated[Literal["required", "supported"], one_of("required", "supported")] = "required"
     """Whether the SDK adds checksums where S3 requires or wherever it supports them."""
-    encryption: Encryption
+    encryption: Encryption | None = None
+    """None: no keys are chosen yet, and so no backup can be taken (only the sandbox brings its own)."""
     local_folder: Words | None = None
     """None: no local copies."""
     jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    from_branch: bool = False
+    """Whether to dump from a short-lived branch instead of from the database itself."""
     lock_wait: Annotated[Duration, _LOCK_WAIT] = timedelta(minutes=3)
     time_limit: Annotated[Duration, _TIME_LIMIT] = timedelta(hours=4)
     verified_rung: Annotated[int, Field(ge=1, le=max(Rung))] = int(Rung.DECODED)

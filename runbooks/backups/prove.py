@@ -1,0 +1,142 @@
+"""The proof ladder: how far one backup is proved, by reading it. Rungs 1 and 2 need nothing but the files."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from datetime import timedelta
+from pathlib import Path
+
+from runbooks.backups.catalog import local_root
+from runbooks.backups.reading import Broken, Open, decode, reread
+from runbooks.clients.dump_toc import NAME as TOC
+from runbooks.clients.dump_toc import parse_toc
+from runbooks.clients.repository import Repository
+from runbooks.clients.seal import Opener
+from runbooks.model.backup import Manifest, ProofRecord, Rung, StoredFile, Tier, Verdict
+from runbooks.model.errors import CouldNotVerify, LocalFault, Refused
+from runbooks.model.moment import Moment
+from runbooks.model.retention import Place
+
+Tell = Callable[[str], None]
+READERS = 3
+
+
+def prove_by_reading(
+    open_stored: Open,
+    manifest: Manifest,
+    opener: Opener | None,
+    *,
+    recipients: tuple[str, ...] | None = None,
+    by: str,
+    clock: Callable[[], Moment],
+    tell: Tell = lambda text: None,
+) -> ProofRecord:
+    """Rung 2 with a private key, else rung 1; a failure names the file, and the rung that still holds.
+
+    `recipients` (None: the manifest's) are the keys that it must open with. Raises what the archive raises, so that one
+    that does not answer is never told as a broken backup.
+    """
+    started = time.monotonic()
+    rung, details, verdict = Rung.UPLOADED, (f"{len(manifest.files)} files",), Verdict.PASSED
+    try:
+        if opener is None:
+            _each(manifest, lambda file: reread(open_stored, file), tell, "read again")
+            rung = Rung.REREAD
+        else:
+            _decode_all(open_stored, manifest, opener, recipients or manifest.encryption.recipients, tell)
+            rung = Rung.DECODED
+    except Broken as broken:
+        rung, details, verdict = broken.rung, (str(broken),), Verdict.FAILED
+    except CouldNotVerify as error:
+        # Its bytes can still be looked at.
+        record = prove_by_reading(open_stored, manifest, None, by=by, clock=clock, tell=tell)
+        return record.model_copy(update={"details": (*record.details, error.happened)})
+    return ProofRecord(
+        backup=manifest.id, at=clock(), rung=rung, verdict=verdict, by=by, details=details,
+        seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+def store(repository: Repository, tier: Tier, record: ProofRecord, place: Place = Place.ARCHIVE) -> ProofRecord:
+    """Keep a proof beside its backup; what was stored. A later one never replaces an earlier one. ArchiveFault,
+    LocalFault."""
+    while True:
+        try:
+            if place is Place.ARCHIVE:
+                repository.archive.put(
+                    record.key, record.to_bytes(), tags=repository.tags(tier, "proof"), storage_class="STANDARD"
+                )
+            else:
+                write_new(local_root(repository) / record.key, record.to_bytes())
+        except (Refused, FileExistsError):  # another proof of the same second
+            later = Moment(record.at.utc + timedelta(seconds=1))
+            record = record.model_copy(update={"at": later})
+        else:
+            return record
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """A file that is there whole, on the disk, or not at all. FileExistsError, LocalFault."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(beside, path)  # unlike a rename it replaces nothing
+        beside.unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        beside.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise LocalFault(
+            f"{path} cannot be written: {error.strerror}",
+            safe="what is in the archive is as it was",
+            next_step="make room or cure what the message names, then run the same command again",
+        ) from error
+
+
+def _decode_all(open_stored: Open, manifest: Manifest, opener: Opener, recipients: tuple[str, ...], tell: Tell) -> None:
+    """Each file is decoded, and the table of contents names no file that the manifest does not have."""
+    contents = io.BytesIO()
+
+    def one(file: StoredFile) -> None:
+        decode(open_stored, file, opener, recipients, contents if file.name == TOC else None)
+
+    _each(manifest, one, tell, "decrypted and decoded")
+    names = {file.name for file in manifest.files}
+    try:
+        announced = parse_toc(contents.getvalue()).files
+    except Refused as error:
+        raise Broken(Rung.REREAD, error.happened) from error
+    if lost := sorted(announced.keys() - names):
+        raise Broken(Rung.REREAD, f"its table of contents names files that the backup lacks: {', '.join(lost[:8])}")
+
+
+def _each(manifest: Manifest, act: Callable[[StoredFile], None], tell: Tell, what: str) -> None:
+    """In a few threads, the largest first. The first failure ends it."""
+    done, total, told = 0, manifest.stored_size, time.monotonic()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="proof") as pool:
+        ordered = sorted(manifest.files, key=lambda file: file.stored_size, reverse=True)
+        waiting = {pool.submit(act, file): file for file in ordered}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done += waiting.pop(future).stored_size
+                    future.result()
+                if time.monotonic() - told > 2:
+                    told = time.monotonic()
+                    tell(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+        finally:
+            pool.shutdown(cancel_futures=True)
