@@ -155,6 +155,11 @@ class DeadlinePassed(BloomError):
     meaning = "a step took longer than its deadline"
 
 
+class MetricsFault(BloomError):
+    exit_code = 35
+    meaning = "numbers about backups did not reach CloudWatch: the backups are untouched, but an alarm may be wrong"
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM; the run can be resumed."""
 

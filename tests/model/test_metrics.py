@@ -1,0 +1,205 @@
+"""C30: what the alarm on a missing backup goes by is sent for a proved backup, and for nothing else."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runbooks.model.backup import BackupId, ProofRecord, Rung, Tier, Verdict, standing
+from runbooks.model.freshness import Freshness
+from runbooks.model.metrics import (
+    BACKUP_AGE,
+    BACKUP_FAILURE,
+    BACKUP_SIZE,
+    BACKUP_SUCCESS,
+    EVERY_SERIES,
+    PRUNE_FAILURE,
+    SYNC_ERRORS,
+    VERIFIED_RUNG,
+    VERIFY_FAILURE,
+    Metric,
+    of_ages,
+    of_failed_backup,
+    of_proof,
+    of_prune,
+    of_success,
+    of_sync,
+)
+from runbooks.model.moment import Moment
+from tests.model.test_backup import START, manifest, proof
+
+NOW = Moment(START + timedelta(hours=1))
+DAILY = (("Environment", "production"), ("Tier", "daily"))
+TOGETHER = (("Environment", "production"),)
+
+
+def values(metrics: tuple[Metric, ...]) -> dict[str, float]:
+    found = {metric.name: metric.value for metric in metrics}
+    assert len(found) == len(metrics), "each is sent once"
+    return found
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[ProofRecord]:
+    found = []
+    for minute in range(draw(st.integers(1, 5))):
+        verdict = draw(st.sampled_from(Verdict))
+        highest = max(Rung) - (verdict is Verdict.FAILED)
+        found.append(proof(draw(st.integers(0, highest)), verdict, minute + 5))
+    return found
+
+
+def test_a_proved_backup_is_a_success_of_its_own_size_at_its_own_time() -> None:
+    whole = manifest()
+    success, size = of_success(whole, [proof(2)], Rung.DECODED)
+    assert success == Metric(name="BackupSuccess", value=1, unit="Count", dimensions=DAILY, at=whole.finished)
+    assert size == Metric(name="BackupSize", value=whole.stored_size, unit="Bytes", dimensions=DAILY, at=whole.finished)
+
+
+@given(attempts(), st.sampled_from(Rung))
+def test_c30_success_is_sent_exactly_for_what_is_proved(proofs: list[ProofRecord], at_least: Rung) -> None:
+    proved = at_least >= Rung.REREAD and standing(proofs).proved(at_least)
+    *earlier, last = proofs
+    said = values(of_proof(manifest(), last, earlier, at_least))
+    if proved and last.verdict is Verdict.PASSED:
+        assert said["BackupSuccess"] == 1
+    else:
+        assert "BackupSuccess" not in said
+        assert "BackupSize" not in said
+    if not proved:
+        with pytest.raises(ValueError, match="is not proved"):
+            of_success(manifest(), proofs, at_least)
+
+
+@pytest.mark.parametrize(
+    "proofs",
+    [
+        [],
+        [proof(1)],
+        [proof(2, Verdict.FAILED)],
+        [proof(5, Verdict.COULD_NOT_VERIFY)],
+        [proof(3, Verdict.FAILED, 5), proof(2, minute=6)],
+    ],
+    ids=["nothing", "too low", "failed", "could not verify", "failed higher up"],
+)
+def test_c30_no_success_can_be_made_of(proofs: list[ProofRecord]) -> None:
+    with pytest.raises(ValueError, match="is not proved"):
+        of_success(manifest(), proofs, Rung.DECODED)
+
+
+def test_c30_an_upload_alone_is_never_a_success() -> None:
+    with pytest.raises(ValueError, match="anything"):
+        of_success(manifest(), [proof(0)], Rung.UPLOADED)
+
+
+def test_c30_the_proof_of_another_backup_is_refused() -> None:
+    other = manifest(id=BackupId.new("staging", START), environment="staging")
+    with pytest.raises(ValueError, match="another backup"):
+        of_success(other, [proof(2)], Rung.DECODED)
+
+
+def test_c30_proving_an_old_backup_again_does_not_pass_for_a_new_one() -> None:
+    whole = manifest()
+    yesterdays = proof(2, minute=60 * 24)
+    said = {metric.name: metric for metric in of_proof(whole, yesterdays, [proof(2)], Rung.DECODED)}
+    assert said["BackupSuccess"].at == whole.finished
+    assert said["VerifiedRung"].at == yesterdays.at
+
+
+def test_what_cloudwatch_would_refuse_for_its_age_does_not_take_the_rest_with_it() -> None:
+    month_later = proof(4, minute=60 * 24 * 30)
+    assert values(of_proof(manifest(), month_later, [], Rung.DECODED)) == {"VerifiedRung": 4, "VerifyFailure": 0}
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.COULD_NOT_VERIFY])
+def test_an_attempt_that_did_not_pass_counts_as_failure_and_shows_no_rung(verdict: Verdict) -> None:
+    assert values(of_proof(manifest(), proof(3, verdict, 6), [proof(2)], Rung.DECODED)) == {"VerifyFailure": 1}
+
+
+def test_reading_again_what_failed_to_restore_shows_no_rung() -> None:
+    said = values(of_proof(manifest(), proof(2, minute=9), [proof(2, Verdict.FAILED, 8)], Rung.DECODED))
+    assert said == {"VerifyFailure": 0}
+
+
+def test_a_failed_backup_says_so_and_nothing_of_success() -> None:
+    (failure,) = of_failed_backup("production", Tier.DAILY, NOW)
+    assert failure == Metric(name="BackupFailure", value=1, unit="Count", dimensions=DAILY, at=NOW)
+
+
+def test_c16_the_age_of_a_backup_that_does_not_exist_is_not_sent_as_a_number() -> None:
+    def judged(newest: Moment | None, tier: Tier) -> Freshness:
+        return Freshness(tier=tier, fresh=newest is not None, newest=newest, due=None, at=NOW)
+
+    future = Moment(START + timedelta(days=1))
+    ages = of_ages("production", [judged(Moment(START), Tier.DAILY), judged(None, Tier.WEEKLY)])
+    assert ages == (Metric(name="BackupAge", value=3600, unit="Seconds", dimensions=DAILY, at=NOW),)
+    assert of_ages("production", [judged(future, Tier.DAILY)]) == ()
+
+
+@pytest.mark.parametrize(("done", "failures"), [(True, 0), (False, 1)])
+def test_a_clean_up_tells_whether_it_did_all_it_had_planned(done: bool, failures: int) -> None:
+    (metric,) = of_prune("production", NOW, done=done)
+    assert (metric.name, metric.value, metric.dimensions) == ("PruneFailure", failures, TOGETHER)
+
+
+def test_a_sync_tells_how_many_backups_it_left_behind() -> None:
+    (metric,) = of_sync("production", 3, NOW)
+    assert (metric.name, metric.value, metric.dimensions) == ("S3SyncErrors", 3, TOGETHER)
+    with pytest.raises(ValueError, match="fewer than no"):
+        of_sync("production", -1, NOW)
+
+
+def test_every_number_has_the_dimensions_and_unit_that_its_series_promises_to_alarms() -> None:
+    fresh = Freshness(tier=Tier.DAILY, fresh=True, newest=Moment(START), due=None, at=NOW)
+    sent = [
+        *of_proof(manifest(), proof(2, minute=5), [], Rung.DECODED),
+        *of_failed_backup("production", Tier.DAILY, NOW),
+        *of_ages("production", [fresh]),
+        *of_sync("production", 0, NOW),
+        *of_prune("production", NOW, done=True),
+    ]
+    promised = {
+        each.name: (each.unit, each.dimensions("production", Tier.DAILY if each.by_tier else None))
+        for each in EVERY_SERIES
+    }
+    assert {metric.name: (metric.unit, metric.dimensions) for metric in sent} == promised, "each has a sender"
+
+
+def test_a_tier_is_asked_for_where_it_belongs_and_refused_where_it_does_not() -> None:
+    for series, tier in itertools.product(EVERY_SERIES, [None, Tier.WEEKLY]):
+        if series.by_tier is (tier is None):
+            with pytest.raises(ValueError, match=series.name):
+                series.dimensions("production", tier)
+
+
+def test_the_strategys_names_stay() -> None:
+    names = {each.name for each in EVERY_SERIES}
+    assert {"BackupSuccess", "BackupSize", "S3SyncErrors"} <= names
+    assert len(names) == len(EVERY_SERIES)
+    by_tier = [BACKUP_AGE, BACKUP_FAILURE, BACKUP_SIZE, BACKUP_SUCCESS, VERIFIED_RUNG, VERIFY_FAILURE]
+    assert all(each.by_tier for each in by_tier)
+    assert not any(each.by_tier for each in (SYNC_ERRORS, PRUNE_FAILURE))
+
+
+def test_c30_nobody_makes_a_metric_by_hand() -> None:
+    """Else a success could be sent that was not built from a proof."""
+    root = Path(__file__).resolve().parents[2] / "runbooks"
+    makers = set()
+    for path in root.rglob("*.py"):
+        text = path.read_text()
+        if "runbooks.model.metrics" in text or path.stem == "metrics":
+            calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+            names = {getattr(call, "id", "") or getattr(call, "attr", "") for call in calls}
+            makers |= {str(path.relative_to(root))} if names & {"Metric", "_measured"} else set()
+    assert makers == {"model/metrics.py"}
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Metric(name="BackupSize", value=float("nan"), unit="Bytes", dimensions=DAILY, at=NOW)
