@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "engine": {"engine", "model"},
     "clients": {"clients", "model"},
     "rows": {"rows", "clients", "model"},
+    "backups": {"backups", "clients", "model", "sandbox"},
     "report": {"report", "engine", "model"},
     "sandbox": {"sandbox", "clients", "model"},
-    "cli": {"cli", "clients", "engine", "model", "report", "sandbox"},
-    "": {"", "engine", "clients", "rows", "report", "model", "sandbox"},
+    "cli": {"cli", "", "backups", "clients", "engine", "model", "report", "sandbox"},
+    "": {"", "engine", "clients", "rows", "backups", "report", "model", "sandbox"},
 }
 """Folder below runbooks/ ("" for the runbooks themselves) to what its modules may import from runbooks."""
 

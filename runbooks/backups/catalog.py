@@ -126,6 +126,15 @@ def catalog(repository: Repository, place: Place = Place.ARCHIVE) -> Catalog:
     return Catalog(backups, legacy, len(shelf.foreign))
 
 
+def look_at(repository: Repository, backup: BackupId, place: Place = Place.ARCHIVE) -> Listed:
+    """One backup, without looking at all others. NotFound if it is not there."""
+    objects = _local(repository) if place is Place.LOCAL else _archived(repository, backup.prefix)
+    for folder in sort_keys(objects).backups:
+        if folder.id == backup:
+            return _listed(repository, place, objects, folder)
+    return Catalog((), (), 0).get(backup)
+
+
 def opening(repository: Repository, backup: BackupId, place: Place) -> Open:
     """How the files of a backup are opened. What they raise: NotFound, StillCold, ArchiveFault, LocalFault."""
     if place is Place.ARCHIVE:
@@ -145,8 +154,8 @@ def local_root(repository: Repository) -> Path:
     return repository.local
 
 
-def _archived(repository: Repository) -> dict[str, StoredObject]:
-    return {each.key: each for each in repository.archive.objects(f"{repository.environment}/")}
+def _archived(repository: Repository, prefix: str | None = None) -> dict[str, StoredObject]:
+    return {each.key: each for each in repository.archive.objects(prefix or f"{repository.environment}/")}
 
 
 def _local(repository: Repository) -> dict[str, StoredObject]:

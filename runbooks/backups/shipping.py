@@ -19,7 +19,7 @@ from runbooks.clients.seal import Sealer
 from runbooks.model.backup import Manifest, StoredFile, Tier
 from runbooks.model.backup_id import MANIFEST, BackupId
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import BloomError, LocalFault
+from runbooks.model.errors import BloomError, LocalFault, Refused
 
 SHIPPERS = 3
 """Threads that seal and upload. Sealing is what they are busy with."""
@@ -175,6 +175,19 @@ class Shipping:
         if self._unsent is not None:
             self._unsent.safe = f"the local copy in {self._local} is whole; {self._unsent.safe}"
             self._unsent.next_step = "when the archive answers again: invoke backup.sync"
+
+
+def discard(repository: Repository, backup: BackupId) -> None:
+    """Remove what an attempt left that never came to its manifest. Safe to repeat. Refused if it is a backup."""
+    archive = repository.archive
+    if archive.exists(backup.manifest_key):
+        raise Refused(
+            f"{backup} is a whole backup", safe="it was not removed", next_step="invoke backup.prune removes old ones"
+        )
+    for each in list(archive.objects(backup.prefix)):
+        archive.delete(each.key)
+    if repository.local is not None and not (repository.local / str(backup) / MANIFEST).exists():
+        shutil.rmtree(repository.local / str(backup), ignore_errors=True)
 
 
 def _new_file(path: Path) -> io.BufferedWriter:
