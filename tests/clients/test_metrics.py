@@ -233,11 +233,12 @@ def test_several_senders_at_once_do_not_tear_each_others_lines(tmp_path: Path) -
         assert own == [number for number in range(50) for _ in range(3)]
 
 
-def test_a_line_that_a_killed_process_left_behind_spoils_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b'{"name":"S3Sy', b'{"name":"S3Sync' + b"x" * 9_000], ids=["short", "long"])
+def test_a_line_that_a_killed_process_left_behind_spoils_nothing(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     Inbox(path).send(SYNC)
     with path.open("ab") as file:
-        file.write(b'{"name":"S3Sy')
+        file.write(torn)
     assert Inbox(path).read() == SYNC
     Inbox(path).send(SYNC)
     assert Inbox(path).read() == SYNC * 2
@@ -247,7 +248,7 @@ def test_a_full_disk_is_a_fault_and_leaves_no_half_of_it(tmp_path: Path) -> None
     path = tmp_path / "metrics.jsonl"
     Inbox(path).send(SYNC)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size * 2 + 10, hard))
     try:
         with pytest.raises(MetricsFault):
             Inbox(path).send(SYNC * 3)
