@@ -55,7 +55,7 @@ class Shipping:
         """Why the archive does not hold it, where the local copy goes on without it."""
 
     def __enter__(self) -> Shipping:
-        self._sealed.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._sealed)
         for thread in self._threads:
             thread.start()
         return self
@@ -175,6 +175,13 @@ class Shipping:
         if self._unsent is not None:
             self._unsent.safe = f"the local copy in {self._local} is whole; {self._unsent.safe}"
             self._unsent.next_step = "when the archive answers again: invoke backup.sync"
+
+
+def private_folder(path: Path) -> None:
+    """Make it and what is missing above it, each closed to others: mkdir's `parents` would leave those open."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def discard(repository: Repository, backup: BackupId) -> None:
