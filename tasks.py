@@ -9,6 +9,7 @@ from pathlib import Path
 
 from invoke import Collection, Exit
 
+from runbooks.cli.backup_commands import backup, schedule
 from runbooks.cli.command import command
 
 HERE = Path(__file__).resolve().parent
@@ -162,4 +163,4 @@ def docs_pages(c, check=False):
     return {"stale" if check else "rewritten": pages}
 
 
-namespace = Collection(recover, run, drill, sandbox, docs)
+namespace = Collection(recover, run, drill, sandbox, docs, backup, schedule)

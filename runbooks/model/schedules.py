@@ -15,6 +15,7 @@ from json import dumps as quoted
 from runbooks.model.backup import Tier
 from runbooks.model.cron import Cron
 from runbooks.model.errors import UsageFault
+from runbooks.model.nearest import did_you_mean
 from runbooks.model.policy_backup import BackupPolicy
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
@@ -29,6 +30,15 @@ class Format(StrEnum):
     CRON = "cron"
     SYSTEMD = "systemd"
     GITHUB = "github-actions"
+
+    @classmethod
+    def parse(cls, text: str) -> Format:
+        """UsageFault, with the choices, if there is no such format."""
+        known = [form.value for form in cls]
+        if text in known:
+            return cls(text)
+        happened = f"there is no format {text!r}{did_you_mean(text, known)}" if text else "no --format was given"
+        raise _refusal(happened, f"choose one of: --format {', --format '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -118,8 +128,9 @@ AWS_REGION={jobs[0].policy.region}
 
 def _cron_command(job: _Job) -> str:
     """One line, without the % that cron reads as a line break. Output goes to syslog, so only a failure sends mail."""
+    checks = "".join(f': "${{{name}:?is not set in {job.there.secrets}}}"; ' for name in job.there.variables)
     return (
-        f"set -euo pipefail; umask 077; cd {job.there.folder}; set -a; . {job.there.secrets}; set +a; "
+        f"set -euo pipefail; umask 077; cd {job.there.folder}; set -a; . {job.there.secrets}; set +a; {checks}"
         f"timeout {_seconds(job)} {job.command} 2>&1 | logger -t {job.name} "
         f"|| {{ echo '{job.name} FAILED, see syslog'; exit 1; }}"
     )

@@ -242,6 +242,7 @@ def test_a_line_that_a_killed_process_left_behind_spoils_nothing(tmp_path: Path,
     assert Inbox(path).read() == SYNC
     Inbox(path).send(SYNC)
     assert Inbox(path).read() == SYNC * 2
+    assert path.read_bytes().count(b"S3Sync") == 2, "other programs read it, too"
 
 
 def test_a_full_disk_is_a_fault_and_leaves_no_half_of_it(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class TestC16CronRunsInAnEmptyEnvironment:
         assert (tmp_path / "log").read_text() == "-t bloom-backup-production-daily\ntold\n"
 
     def test_and_the_exit_code_is_not_lost_in_the_pipe(self, machine: Installation) -> None:
-        Path(machine.secrets).write_text("OUTCOME=30\n")
+        Path(machine.secrets).write_text("NEON_API_KEY=napi_x\nOUTCOME=30\n")
         done = run_as_cron(machine)
         assert done.returncode != 0
         assert done.stdout == "bloom-backup-production-daily FAILED, see syslog\n"

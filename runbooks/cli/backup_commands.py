@@ -1,0 +1,49 @@
+"""Commands about backups. Like tasks.py it decides nothing, and loads invoke and the standard library only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from runbooks.cli.command import command
+
+ENV = "environment of the policy (default: its default_environment)"
+JSON = "print the answer as JSON on stdout"
+
+backup, schedule = Collection("backup"), Collection("schedule")
+
+
+@command(
+    schedule,
+    "render",
+    format="cron, systemd or github-actions",
+    env=ENV,
+    folder="where the product stands on the machine that takes the backups (default /srv/bloom-dr)",
+    user="who takes them there (default bloom-dr)",
+    secrets="file there with NAME=value lines (default /etc/bloom-dr/secrets.env)",
+    out="folder to write the files to (default: they are printed)",
+    json=JSON,
+)
+def schedule_render(
+    c: Context,
+    format: str = "",
+    env: str = "",
+    folder: str = "",
+    user: str = "",
+    secrets: str = "",
+    out: str = "",
+    json: bool = False,
+) -> Any:
+    """Files that make a scheduler take the policy's backups, with all that a job needs around it."""
+    from pathlib import Path
+
+    from runbooks.cli.local import load_policy
+    from runbooks.model.schedules import Format
+    from runbooks.report.schedules import rendered
+
+    form = Format.parse(format)
+    policy = load_policy()
+    places = {name: text for name, text in (("folder", folder), ("user", user), ("secrets", secrets)) if text}
+    return rendered(policy, env or policy.default_environment, form, out=Path(out) if out else None, **places)
