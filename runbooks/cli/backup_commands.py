@@ -15,6 +15,16 @@ JSON = "print the answer as JSON on stdout"
 backup, schedule = Collection("backup"), Collection("schedule")
 
 
+@command(backup, "take", tier="daily, weekly or pre-migration", env=ENV, json=JSON)
+def backup_take(c: Context, tier: str = "", env: str = "", json: bool = False) -> Any:
+    """Back up the database to the archive, and prove what lies there."""
+    from runbooks.cli.desk import Desk
+    from runbooks.take_backup import RUNBOOK, Request
+
+    request = Request.parse(tier)
+    return Desk(c, env, "", as_json=json).start(RUNBOOK, request)
+
+
 @command(
     schedule,
     "render",

@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from runbooks.cli.local import console, load_policy, runs
 from runbooks.clients.neon import Neon
 from runbooks.clients.postgres import connect
+from runbooks.clients.repository import Repository
 from runbooks.clients.world import World
 from runbooks.engine.consent import Consenting
 from runbooks.engine.runner import Engine
@@ -49,6 +50,7 @@ class Desk:
             now=lambda: Moment.of(self.now()),
             open_neon=lambda: _neon(environment, policy.local_timezone, self.voice.say),
             connect=connect,
+            open_repository=lambda: _repository(name, environment, policy),
         )
         self._engine = Engine(self.runs, self.voice, self.now, name, operator)
         self._dry = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says
@@ -91,6 +93,12 @@ def _environment(policy: Policy, name: str) -> Environment:
     if name == "sandbox" and name not in policy.environments:
         return SandboxEnvironment(sandbox=True)
     return policy.environment(name)
+
+
+def _repository(name: str, environment: Environment, policy: Policy) -> Repository:
+    from runbooks.cli.repository import repository_of  # boto3 loads where backups are looked at
+
+    return repository_of(name, environment, policy)
 
 
 def _neon(environment: Environment, zone: str, say: Callable[[str], None]) -> Neon:

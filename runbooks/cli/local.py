@@ -18,9 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 """The project's folder: policy.toml, docs/."""
 
 
+def policy_path() -> Path:
+    """BLOOM_DR_POLICY, or the project's own."""
+    return Path(os.environ.get("BLOOM_DR_POLICY") or ROOT / "policy.toml")
+
+
 def load_policy() -> Policy:
-    """The policy file: BLOOM_DR_POLICY, or the project's own. Raises PolicyFault."""
-    return Policy.load(Path(os.environ.get("BLOOM_DR_POLICY") or ROOT / "policy.toml"))
+    """Raises PolicyFault."""
+    return Policy.load(policy_path())
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import psycopg
 
 from runbooks.model.errors import BloomError
 from runbooks.sandbox import routes
+from runbooks.sandbox.archive import SandboxArchive
 from runbooks.sandbox.faults import ApiFault, Fault
 from runbooks.sandbox.plane import Answer, Call, Plane
 from runbooks.sandbox.processes import LOCALHOST
@@ -24,6 +25,8 @@ from runbooks.sandbox.processes import LOCALHOST
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v2"
+ARCHIVE = "/sandbox/archive"
+"""Not Neon's: where the stack's own S3 is, started if need be."""
 LARGEST_BODY = 1024 * 1024
 
 
@@ -31,9 +34,10 @@ class Api(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, plane: Plane, key: str) -> None:
+    def __init__(self, port: int, plane: Plane, archive: SandboxArchive, key: str) -> None:
         """Raises OSError if the port is taken; 0 takes any."""
         self.plane = plane
+        self.archive = archive
         self.key = key
         self._open: set[socket.socket] = set()
         super().__init__((LOCALHOST, port), _Handler)
@@ -94,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(given.encode(), f"Bearer {self.server.key}".encode()):
             raise Fault.BAD_KEY()
         parts = urlsplit(self.path)
+        if (self.command, parts.path) == ("POST", ARCHIVE):
+            return 200, self.server.archive.facts().reveal()
         if not parts.path.startswith(PREFIX + "/"):
             raise Fault.NO_ROUTE()
         query = dict(parse_qsl(parts.query, keep_blank_values=True))

@@ -13,12 +13,16 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runbooks.model.errors import SandboxFault
 from runbooks.model.secret import Secret
 from runbooks.sandbox.osuser import Account
 from runbooks.sandbox.place import FACTS, is_held, make_root
 from runbooks.sandbox.processes import command_line
+
+if TYPE_CHECKING:
+    from runbooks.sandbox.archive import ArchiveFacts
 
 SETTING = "BLOOM_DR_SANDBOX"
 MODULE = "runbooks.sandbox.daemon"
@@ -106,6 +110,36 @@ def down(root: Path, *, delete: bool = False) -> None:
     if delete and root.exists():
         make_root(root, Account.choose())  # refuses a folder that is no sandbox
         shutil.rmtree(root)
+
+
+def archive(root: Path) -> ArchiveFacts:
+    """The running stack's own S3, which it starts at the first call; that takes seconds. Raises SandboxFault."""
+    running = status(root).running
+    if running is None:
+        raise SandboxFault(
+            "the local stack is not running",
+            safe="nothing was started",
+            next_step="invoke sandbox.up (or name another environment with --env)",
+        )
+    import httpx  # only where it is needed: `sandbox.status` is typed often
+
+    from runbooks.sandbox.api import ARCHIVE
+    from runbooks.sandbox.archive import ArchiveFacts
+
+    url = running.api_url.rsplit("/api/", 1)[0] + ARCHIVE
+    try:
+        with httpx.Client(trust_env=False, timeout=UP_LIMIT.total_seconds()) as client:
+            answer = client.post(url, headers={"Authorization": f"Bearer {running.api_key.reveal()}"})
+        told = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise _failed(f"did not answer for its archive ({type(error).__name__})", root / "supervisor.log") from error
+    if answer.status_code != 200:
+        raise SandboxFault(
+            f"the archive of the local stack could not be started: {told.get('message')}",
+            safe="the databases of the stack run on",
+            next_step=f"read {root / 'supervisor.log'}, cure it, then run the same command again",
+        )
+    return ArchiveFacts.of(told)
 
 
 def _facts(root: Path, *, already: bool = False) -> Running | None:

@@ -17,6 +17,7 @@ from runbooks.model.moment import Moment
 from runbooks.model.secret import Secret
 from runbooks.sandbox import answers, osuser, projects, timelines
 from runbooks.sandbox.api import Api
+from runbooks.sandbox.archive import PLACE, ArchiveFacts, SandboxArchive
 from runbooks.sandbox.chores import Chores
 from runbooks.sandbox.cluster import Toolbox
 from runbooks.sandbox.jobs import Jobs
@@ -71,7 +72,9 @@ class Stack:
             plane = Plane(ledger, servers, jobs, clock)
             _recover(plane)
             _ensure_project(plane)
-            api = _listen(plane)
+            archive = SandboxArchive(root / PLACE)
+            closing.callback(archive.stop)
+            api = _listen(plane, archive)
             closing.callback(api.server_close)
             serving = threading.Thread(
                 target=api.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox-api", daemon=True
@@ -95,6 +98,10 @@ class Stack:
     @property
     def api_key(self) -> Secret:
         return Secret(self.plane.ledger.state.api_key)
+
+    def archive(self) -> ArchiveFacts:
+        """The stack's own S3, started at the first call, which takes seconds. SandboxFault, ToolMissing."""
+        return self._api.archive.facts()
 
     @property
     def project_id(self) -> str:
@@ -194,12 +201,12 @@ def _ensure_project(plane: Plane) -> None:
     plane.ledger.configure(default_project=id_)
 
 
-def _listen(plane: Plane) -> Api:
+def _listen(plane: Plane, archive: SandboxArchive) -> Api:
     """On the port of last time, so that an address somebody noted stays right; on another if that is taken."""
     key, last = plane.ledger.state.api_key, plane.ledger.state.api_port
     try:
-        api = Api(last or 0, plane, key)
+        api = Api(last or 0, plane, archive, key)
     except OSError:
-        api = Api(0, plane, key)
+        api = Api(0, plane, archive, key)
     plane.ledger.configure(api_port=api.server_address[1])
     return api
