@@ -80,7 +80,7 @@ def foresee(toc: Toc, target: Target, *, owners: bool, tables: Sequence[str] | N
     by_id = {entry.id: entry for entry in toc.entries}
     reasons: dict[int, str] = {}
     for entry in wanted:
-        reason = _unwanted(entry, target)
+        reason = unwanted(entry, target)
         if reason:
             reasons[entry.id] = reason
         elif lacking := sorted(entry.needs & reasons.keys()):
@@ -104,7 +104,7 @@ def _is_extension_comment(entry: Entry) -> bool:
     return entry.kind == "COMMENT" and entry.name.startswith("EXTENSION ")
 
 
-def _unwanted(entry: Entry, target: Target) -> str | None:
+def unwanted(entry: Entry, target: Target) -> str | None:
     if entry.kind == "SUBSCRIPTION":
         return "it would fetch changes from another server"
     if entry.kind == "EXTENSION" and entry.name not in target.installable:
