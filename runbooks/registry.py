@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from runbooks import accidental_delete, drill, undo_recovery
+from runbooks import accidental_delete, drill, take_backup, undo_recovery
 from runbooks.engine.step import AnyRunbook
 from runbooks.model.errors import NotFound
 
-RUNBOOKS: tuple[AnyRunbook, ...] = (accidental_delete.RUNBOOK, undo_recovery.RUNBOOK, drill.RUNBOOK)
+RUNBOOKS: tuple[AnyRunbook, ...] = (
+    accidental_delete.RUNBOOK,
+    undo_recovery.RUNBOOK,
+    take_backup.RUNBOOK,
+    drill.RUNBOOK,
+)
 
 
 def runbook_named(name: str) -> AnyRunbook:

@@ -272,7 +272,7 @@ def _prove(running: Running[World, BackupPlan]) -> Proof:
         by=_by(running), clock=running.world.now, tell=running.tell,
     )  # fmt: skip
     record = store(repository, manifest.tier, record)
-    return Proof(record=record, local=prove_local(repository, manifest, record) if repository.local else None)
+    return Proof(record=record, local=_local(running, manifest, record))
 
 
 def _is_proved(running: Running[World, BackupPlan]) -> Proof | None:
@@ -281,9 +281,14 @@ def _is_proved(running: Running[World, BackupPlan]) -> Proof | None:
     own = [proof for proof in listed.proofs if proof.by == _by(running)]
     if not own or listed.manifest is None:
         return None
+    return Proof(record=own[-1], local=_local(running, listed.manifest, own[-1]))
+
+
+def _local(running: Running[World, BackupPlan], manifest: Manifest, record: ProofRecord) -> ProofRecord | None:
     repository = running.world.repository
-    local = prove_local(repository, listed.manifest, own[-1]) if repository.local else None
-    return Proof(record=own[-1], local=local)
+    if repository.local is None:
+        return None
+    return prove_local(repository, manifest, record, clock=running.world.now)
 
 
 def _measure(running: Running[World, BackupPlan]) -> Measured:

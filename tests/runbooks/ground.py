@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 import psycopg
 
+from runbooks.cli.repository import sandboxed
 from runbooks.clients.neon import Neon
 from runbooks.clients.postgres import connect
+from runbooks.clients.repository import Repository
 from runbooks.clients.world import World
 from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs
@@ -20,6 +23,7 @@ from runbooks.model.dsn import Dsn
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Policy, SandboxEnvironment
 from runbooks.model.secret import Secret
+from runbooks.sandbox.archive import ArchiveFacts
 from runbooks.sandbox.stack import Stack
 from tests.engine.toy import Silent
 
@@ -34,10 +38,13 @@ class Facts:
     api_key: str
     project_id: str
     runs: str
+    archive: str = ""
+    """The stack's own S3, as JSON; empty: nobody has asked for it."""
 
     @classmethod
-    def of(cls, stack: Stack, runs: Path) -> Facts:
-        return cls(stack.api_url, stack.api_key.reveal(), stack.project_id, str(runs))
+    def of(cls, stack: Stack, runs: Path, *, archive: bool = False) -> Facts:
+        told = json.dumps(stack.archive().reveal()) if archive else ""
+        return cls(stack.api_url, stack.api_key.reveal(), stack.project_id, str(runs), told)
 
     def neon(self) -> Neon:
         return Neon(api=self.api_url, key=Secret(self.api_key), project_id=self.project_id)
@@ -51,7 +58,12 @@ class Facts:
             now=lambda: Moment.of(datetime.now(UTC)),
             open_neon=self.neon,
             connect=connect,
+            open_repository=self.repository,
         )
+
+    def repository(self) -> Repository:
+        facts = ArchiveFacts.of(json.loads(self.archive))
+        return sandboxed("sandbox", Policy.load(ROOT / "policy.toml"), facts)
 
     def engine(self, voice: Silent | None = None) -> Engine:
         return Engine(

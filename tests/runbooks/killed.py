@@ -1,8 +1,8 @@
 """A process that carries out a run and kills itself with signal 9 at a chosen point: `python -m tests.runbooks.killed`.
 
 Points are counted where the process touches something outside itself: lines of the journal, places in the source that
-speak to a database after the consent (each place once), calls that change something at Neon. It exits with 0 if the run
-ended before the point was reached.
+speak to a database or change an object of the archive after the consent (each place once), calls that change something
+at Neon. It exits with 0 if the run ended before the point was reached.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 import httpx
 import psycopg
 
+from runbooks.clients.archive_wire import Wire
 from runbooks.engine.journal import Journal
 from runbooks.model.run_id import RunId
 from tests.runbooks.ground import Facts
-from tests.runbooks.scenarios import SCENARIOS, YES
+from tests.runbooks.scenario import YES
+from tests.runbooks.scenarios import SCENARIOS
 
 
 def main() -> None:
@@ -54,24 +56,36 @@ def _journal(point: int, side: str) -> None:
 
 def _statement(point: int, side: str) -> None:
     """Every exchange with a database server from the consent on: statements, COPY data, COMMIT."""
+    _armed(psycopg.Connection, "wait", point, side, counts=_new_places())
+
+
+def _object(point: int, side: str) -> None:
+    """Calls that change something in the archive; `after` is the answer that is lost."""
+    changing = ("put", "delete", "complete", "create", "upload", "restore", "abort")
+    fresh = _new_places()
+    _armed(Wire, "call", point, side, counts=lambda _, name, **__: name.startswith(changing) and fresh())
+
+
+def _new_places() -> Callable[..., bool]:
+    """Tells, from the consent on, whether a place in the source comes by for the first time."""
     append, executing, seen = Journal.append, [], set()
 
     def watching(self: Journal, event: str, data: Any = None) -> Any:
         entry = append(self, event, data)
-        if event == "consented":
+        if event in ("consented", "executing"):
             executing.append(event)
         return entry
 
     def is_new_place(*_: Any, **__: Any) -> bool:
         frames = (frame for frame in traceback.extract_stack() if "/runbooks/" in frame.filename)
         ours = [(frame.filename, frame.lineno) for frame in frames if "/tests/" not in frame.filename]
-        place = tuple(ours[-2:])
+        place = tuple(ours[-3:])
         fresh = bool(executing) and place not in seen
         seen.add(place)
         return fresh
 
     Journal.append = watching  # type: ignore[method-assign]
-    _armed(psycopg.Connection, "wait", point, side, counts=is_new_place)
+    return is_new_place
 
 
 def _change(point: int, side: str) -> None:
@@ -79,7 +93,7 @@ def _change(point: int, side: str) -> None:
     _armed(httpx.Client, "send", point, side, counts=lambda _client, request, **_: request.method != "GET")
 
 
-ARM = {"journal": _journal, "statement": _statement, "change": _change}
+ARM = {"journal": _journal, "statement": _statement, "change": _change, "object": _object}
 
 if __name__ == "__main__":
     main()

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 
 from runbooks import accidental_delete, drill, undo_recovery
-from runbooks.engine.consent import Consenting
 from runbooks.engine.plan import Verdict
-from runbooks.engine.step import AnyRunbook, Ended
-from runbooks.model.record import Record
+from runbooks.engine.step import Ended
 from runbooks.sandbox import incident
 from runbooks.sandbox.incident import Planted
+from tests.runbooks.backup_scenarios import BACKUP_SCENARIOS
 from tests.runbooks.ground import Facts
-
-YES = Consenting("tester", ask=lambda wanted: wanted)
-
-
-class Scenario(ABC):
-    """An incident on the shared stack. `prepare` makes a new one; its request is all that a process needs for it."""
-
-    runbook: AnyRunbook
-
-    @abstractmethod
-    def prepare(self, facts: Facts) -> Record: ...
-
-    @abstractmethod
-    def check(self, facts: Facts, ended: Ended) -> None:
-        """Assert the one right end state."""
+from tests.runbooks.scenario import YES, Scenario
 
 
 class DeletedRows(Scenario):
@@ -71,6 +55,8 @@ class UndoneRecovery(Scenario):
 
 class QuarterlyDrill(Scenario):
     runbook = drill.RUNBOOK
+    asks = False  # it touches nothing but what it makes
+    kills = ("journal",)  # what it does to a database is the recovery's, which is killed everywhere on its own
 
     def prepare(self, facts: Facts) -> drill.Request:
         return drill.Request(clients=100)
@@ -84,7 +70,7 @@ class QuarterlyDrill(Scenario):
 
 
 SCENARIOS: dict[str, type[Scenario]] = {
-    kind.runbook.name: kind for kind in (DeletedRows, UndoneRecovery, QuarterlyDrill)
+    kind.runbook.name: kind for kind in (DeletedRows, UndoneRecovery, QuarterlyDrill, *BACKUP_SCENARIOS)
 }
 
 

@@ -28,16 +28,17 @@ from runbooks.model.run_id import RunId
 from runbooks.registry import RUNBOOKS
 from runbooks.sandbox.seed import seed
 from tests.runbooks.ground import ROOT, Facts, journal_text
-from tests.runbooks.scenarios import SCENARIOS, YES, Scenario
+from tests.runbooks.scenario import YES, Scenario
+from tests.runbooks.scenarios import SCENARIOS
 from tests.stack import Stack, stack_root
 
 RUN = RunId.parse("20251203-143000-k7qx")
 each_runbook = pytest.mark.parametrize("book", RUNBOOKS, ids=lambda book: book.name)
-each_with_a_target = pytest.mark.parametrize(
-    # The drill asks nobody and stops for nobody: it touches nothing but what it makes.
-    "book",
-    [book for book in RUNBOOKS if book is not drill.RUNBOOK],
-    ids=lambda book: book.name,
+each_that_asks = pytest.mark.parametrize(
+    "book", [book for book in RUNBOOKS if SCENARIOS[book.name].asks], ids=lambda book: book.name
+)
+each_recovery = pytest.mark.parametrize(
+    "book", [book for book in RUNBOOKS if book.name.startswith("recover.")], ids=lambda book: book.name
 )
 
 
@@ -53,7 +54,7 @@ def facts(seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with stack_root() as home:  # where a drill may put its own stack, which PostgreSQL's account has to reach
         home.chmod(0o711)
         monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
-        facts = Facts.of(seeded, tmp_path / "runs")
+        facts = Facts.of(seeded, tmp_path / "runs", archive=True)
         yield facts
         for branch in facts.neon().branches():  # a preview leaves its branch for whoever consents
             if branch.name == RUN.branch_name:
@@ -120,11 +121,10 @@ def resumed_well(facts: Facts, scenario: Scenario) -> None:
 KILLS = [
     (book, kind, side)
     for book in RUNBOOKS
-    for kind, side in (("journal", "before"), ("journal", "after"), ("change", "before"), ("change", "after"),
-                       ("statement", "after"))
-    # What the drill does to a database is the recovery's, which is killed everywhere on its own.
-    if book is not drill.RUNBOOK or (kind, side) == ("journal", "before")
-]  # fmt: skip
+    for kind in SCENARIOS[book.name].kills
+    for side in ("before", "after")
+    if (kind, side) != ("statement", "before") and (book is not drill.RUNBOOK or side == "before")
+]
 
 
 @pytest.mark.long
@@ -136,11 +136,11 @@ def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
         with stack_root() as home:
             home.chmod(0o711)
             monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
-            facts, scenario = Facts.of(seeded, tmp_path / str(point)), scenario_of(book)
+            facts, scenario = Facts.of(seeded, tmp_path / str(point), archive=True), scenario_of(book)
             if not killed(facts, scenario, kind, point, side):
                 break
             resumed_well(facts, scenario)
-    least = {"journal": 9, "statement": 20, "change": 1}[kind]
+    least = {"journal": 9, "statement": 5, "change": 1, "object": 3}[kind]
     assert point >= least, "the points were not counted where the run touches the world"
 
 
@@ -159,7 +159,7 @@ class Recorder:
         monkeypatch.setattr(httpx.Client, "send", recording)
 
 
-@each_with_a_target
+@each_that_asks
 def test_a_preview_changes_nothing_but_the_one_branch_that_it_may_make(
     book: AnyRunbook, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +183,7 @@ def test_a_preview_changes_nothing_but_the_one_branch_that_it_may_make(
     assert len(recorder.writes) <= 1
 
 
-@each_with_a_target
+@each_recovery
 def test_c33_of_two_operators_one_goes_on_and_the_other_is_told_who_holds_it(book: AnyRunbook, facts: Facts) -> None:
     scenario = scenario_of(book)
     request = scenario.prepare(facts)
@@ -196,7 +196,7 @@ def test_c33_of_two_operators_one_goes_on_and_the_other_is_told_who_holds_it(boo
     scenario.check(facts, facts.engine().resume(book, RUN, facts.world(), YES))
 
 
-@each_with_a_target
+@each_that_asks
 def test_the_confirm_value_of_another_branch_changes_nothing(book: AnyRunbook, facts: Facts) -> None:
     scenario = scenario_of(book)
     request = scenario.prepare(facts)

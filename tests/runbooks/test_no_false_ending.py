@@ -18,7 +18,7 @@ from runbooks.model.errors import ConsentNeeded
 from runbooks.model.moment import Moment
 from runbooks.model.run_id import RunId
 from tests.runbooks.ground import Facts
-from tests.runbooks.scenarios import YES
+from tests.runbooks.scenario import YES
 from tests.stack import Stack, stack_root
 
 TABLES = """
