@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
 from runbooks.backups.catalog import local_root
-from runbooks.backups.reading import Broken, Open, decode, reread
+from runbooks.backups.reading import Broken, Open, decode, reread, stoppable
 from runbooks.clients.dump_toc import NAME as TOC
 from runbooks.clients.dump_toc import parse_toc
 from runbooks.clients.repository import Repository
@@ -44,7 +45,7 @@ def prove_by_reading(
     rung, details, verdict = Rung.UPLOADED, (f"{len(manifest.files)} files",), Verdict.PASSED
     try:
         if opener is None:
-            _each(manifest, lambda file: reread(open_stored, file), tell, "read again")
+            each_file(open_stored, manifest.files, reread, tell, "read again")
             rung = Rung.REREAD
         else:
             _decode_all(open_stored, manifest, opener, recipients or manifest.encryption.recipients, tell)
@@ -110,25 +111,33 @@ def _decode_all(open_stored: Open, manifest: Manifest, opener: Opener, recipient
     """Each file is decoded, and the table of contents names no file that the manifest does not have."""
     contents = io.BytesIO()
 
-    def one(file: StoredFile) -> None:
-        decode(open_stored, file, opener, recipients, contents if file.name == TOC else None)
+    def one(opened: Open, file: StoredFile) -> None:
+        decode(opened, file, opener, recipients, contents if file.name == TOC else None)
 
-    _each(manifest, one, tell, "decrypted and decoded")
+    each_file(open_stored, manifest.files, one, tell, "decrypted and decoded")
+    check_contents(manifest, contents.getvalue())
+
+
+def check_contents(manifest: Manifest, toc: bytes) -> None:
+    """Broken if the dump's table of contents cannot be read, or names a file that the manifest does not have."""
     names = {file.name for file in manifest.files}
     try:
-        announced = parse_toc(contents.getvalue()).files
+        announced = parse_toc(toc).files
     except Refused as error:
         raise Broken(Rung.REREAD, error.happened) from error
     if lost := sorted(announced.keys() - names):
         raise Broken(Rung.REREAD, f"its table of contents names files that the backup lacks: {', '.join(lost[:8])}")
 
 
-def _each(manifest: Manifest, act: Callable[[StoredFile], None], tell: Tell, what: str) -> None:
-    """In a few threads, the largest first. The first failure ends it."""
-    done, total, told = 0, manifest.stored_size, time.monotonic()
+def each_file(
+    open_stored: Open, files: Collection[StoredFile], act: Callable[[Open, StoredFile], None], tell: Tell, what: str
+) -> None:
+    """In a few threads, the largest first. The first failure, or an interruption, ends all of them."""
+    stopped = threading.Event()
+    done, total, told = 0, sum(file.stored_size for file in files), time.monotonic()
     with ThreadPoolExecutor(READERS, thread_name_prefix="proof") as pool:
-        ordered = sorted(manifest.files, key=lambda file: file.stored_size, reverse=True)
-        waiting = {pool.submit(act, file): file for file in ordered}
+        ordered = sorted(files, key=lambda file: file.stored_size, reverse=True)
+        waiting = {pool.submit(act, stoppable(open_stored, stopped), file): file for file in ordered}
         try:
             while waiting:
                 finished, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
@@ -139,4 +148,5 @@ def _each(manifest: Manifest, act: Callable[[StoredFile], None], tell: Tell, wha
                     told = time.monotonic()
                     tell(f"{what}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
         finally:
+            stopped.set()
             pool.shutdown(cancel_futures=True)

@@ -5,8 +5,10 @@ What a proof says, it says of bytes that went through here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
+import threading
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
@@ -29,6 +31,28 @@ class Broken(Exception):
     def __init__(self, rung: Rung, why: str) -> None:
         super().__init__(why)
         self.rung = rung
+
+
+def stoppable(open_stored: Open, stopped: threading.Event) -> Open:
+    """The same, until `stopped` is set: then every reading of what was opened ends with an error."""
+    return lambda name: cast(BinaryIO, _Stoppable(open_stored(name), stopped))
+
+
+class _Stoppable:
+    def __init__(self, source: BinaryIO, stopped: threading.Event) -> None:
+        self._source, self._stopped = source, stopped
+
+    def __enter__(self) -> _Stoppable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._source.close()
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._stopped.is_set():
+            # Not InterruptedError: the cipher would try again, for ever.
+            raise OSError(errno.ECANCELED, "nobody waits for this file any more")
+        return self._source.read(size)
 
 
 class Nothing:
