@@ -61,6 +61,7 @@ class Survey(Record):
     """What a backup will meet, before anything is stored."""
 
     environment: str
+    zone: str
     project: str
     branch: str
     branch_name: str
@@ -157,6 +158,7 @@ def survey(run: Run[World], request: Request) -> Survey:
     posture: Posture = repository.archive.posture()
     return Survey(
         environment=repository.environment,
+        zone=world.policy.local_timezone,
         project=target.project_id,
         branch=target.id,
         branch_name=target.name,
@@ -345,7 +347,7 @@ def ending(plan: BackupPlan, results: Mapping[str, Record]) -> Ending:
         f"proved up to rung {int(proof.record.rung)} ({proof.record.rung.name.lower()})",
         facts=(
             ("backup", taken.id),
-            ("state of", f"LSN {taken.lsn}, shortly after {taken.started.iso()}"),
+            ("state of", f"LSN {taken.lsn}, shortly after {taken.started.both(plan.about.zone)}"),
             ("taken in", f"{(taken.finished.utc - taken.started.utc).total_seconds():,.1f} s"),
             ("proved in", f"{proof.record.seconds:,.1f} s"),
         ),

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from runbooks.engine.plan import Ending, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Step
+from runbooks.model.duration import spell
 from runbooks.model.errors import BloomError, ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault
 from runbooks.model.policy import Contact
 from runbooks.model.run_id import RunId
@@ -102,7 +103,7 @@ class Console:
                 (f"{number:>2}/{of} ", "dim"),
                 (f"{step.effect:<9}", _COLOUR[step.effect]),
                 step.name,
-                (f"  (at most {step.deadline})", "dim"),
+                (f"  (at most {spell(step.deadline)})", "dim"),
             ),
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runbooks.engine.step import AnyRunbook
+from runbooks.model.duration import spell
 from runbooks.model.errors import INTERRUPTED, UNEXPECTED, LocalFault, every_error
 
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -46,7 +47,7 @@ def _steps(book: AnyRunbook) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {number} | {step.name} | {step.effect} | {step.why} | {step.deadline} | {step.by_hand} |"
+        f"| {number} | {step.name} | {step.effect} | {step.why} | {spell(step.deadline)} | {step.by_hand} |"
         for number, step in enumerate(book.steps, start=1)
     ]
     return "\n".join(lines) + "\n"
