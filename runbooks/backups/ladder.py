@@ -19,7 +19,7 @@ from runbooks.backups.catalog import opening
 from runbooks.backups.fetch import fetch
 from runbooks.backups.prove import prove_by_reading
 from runbooks.backups.reading import Broken
-from runbooks.clients.integrity import Integrity, integrity
+from runbooks.clients.integrity import Integrity, rules, together, trees
 from runbooks.clients.inventory import hold_snapshot, take_inventory
 from runbooks.clients.postgres import connect
 from runbooks.clients.repository import KEYS, Repository
@@ -201,11 +201,11 @@ class _Climb:
 
     def _examine(self, dsn: Dsn, up_to: Rung, pool: ThreadPoolExecutor) -> None:
         """Inventory and integrity are read at the same time."""
-        checking = pool.submit(self._integrity, dsn) if up_to is Rung.INTEGRAL else None
+        checking = [pool.submit(self._looked, part, dsn) for part in (rules, trees) if up_to is Rung.INTEGRAL]
         self._compare(self._inventory(dsn))
         self.rung = Rung.EQUAL
-        if checking is not None:
-            self._judge(checking.result())
+        if checking:
+            self._judge(together(*(part.result() for part in checking)))
             policy = self.repository.policy
             self._require(check_assertions(dsn, policy.assertions, time_limit=policy.time_limit))
             if policy.boot_command is not None:
@@ -227,9 +227,9 @@ class _Climb:
             raise Stopped(verdict, *_few(str(each) for each in differences if each.weight is not Weight.SURROUNDINGS))
         self.details.append(f"{found.rows:,} rows of {len(found.tables):,} tables are those of the snapshot")
 
-    def _integrity(self, dsn: Dsn) -> Integrity:
+    def _looked(self, look: Callable[..., Integrity], dsn: Dsn) -> Integrity:
         with connect(dsn, application_name=f"{_NAME} integrity") as conn:
-            return integrity(conn, progress=self.tell)
+            return look(conn, progress=self.tell)
 
     def _judge(self, found: Integrity) -> None:
         self.details += _few(f"as at the source: {each}" for each in found.findings if each.inherited)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,21 @@ def integrity(conn: Connection, *, progress: Progress | None = None) -> Integrit
     Constraints that the database itself holds for unproved (NOT VALID) are left alone. Where amcheck can be had (it is
     created in a transaction that is rolled back), every B-tree is compared with its table.
     """
+    return together(rules(conn, progress=progress), trees(conn, progress=progress))
+
+
+def together(*parts: Integrity) -> Integrity:
+    return Integrity(
+        findings=tuple(finding for part in parts for finding in part.findings),
+        checked={what: count for part in parts for what, count in part.checked.items()},
+        not_checked=tuple(each for part in parts for each in part.not_checked),
+    )
+
+
+def rules(conn: Connection, *, progress: Progress | None = None) -> Integrity:
+    """The part of `integrity` that asks the rows."""
     found = _Found(conn)
-    with translated("check the integrity of the database", safe=_SAFE), conn.transaction(force_rollback=True):
-        conn.execute("SET LOCAL statement_timeout = 0")
+    with _looking(conn):
         for what, checks in CHECKS:
             # Names and expressions are spelled with their schemas; functions in CHECKs expect the application's path.
             conn.execute("SET LOCAL search_path = pg_catalog, pg_temp")
@@ -66,9 +79,25 @@ def integrity(conn: Connection, *, progress: Progress | None = None) -> Integrit
             found.checked[what] = len(queries)
             if progress:
                 progress(f"integrity: {what}: {len(queries)} checked")
+    return found.told()
+
+
+def trees(conn: Connection, *, progress: Progress | None = None) -> Integrity:
+    """The part of `integrity` that asks the indexes: another session can do it at the same time."""
+    found = _Found(conn)
+    with _looking(conn):
         conn.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         found.checked["B-tree"] = _amcheck(conn, found)
-    return Integrity(tuple(found.findings), found.checked, tuple(found.not_checked))
+        if progress:
+            progress(f"integrity: {found.checked['B-tree']} B-trees compared with their tables")
+    return found.told()
+
+
+@contextmanager
+def _looking(conn: Connection) -> Iterator[None]:
+    with translated("check the integrity of the database", safe=_SAFE), conn.transaction(force_rollback=True):
+        conn.execute("SET LOCAL statement_timeout = 0")
+        yield
 
 
 class _Found:
@@ -77,6 +106,9 @@ class _Found:
         self.findings: list[Finding] = []
         self.checked: dict[str, int] = {}
         self.not_checked: list[str] = []
+
+    def told(self) -> Integrity:
+        return Integrity(tuple(self.findings), self.checked, tuple(self.not_checked))
 
     def look(self, what: str, name: str, query: sql.Composed) -> None:
         """Run one check. One that cannot be run is no pass."""
