@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runbooks import accidental_delete, drill, take_backup, undo_recovery
+from runbooks import accidental_delete, drill, take_backup, undo_recovery, verify_backup
 from runbooks.engine.step import AnyRunbook
 from runbooks.model.errors import NotFound
 
@@ -10,6 +10,7 @@ RUNBOOKS: tuple[AnyRunbook, ...] = (
     accidental_delete.RUNBOOK,
     undo_recovery.RUNBOOK,
     take_backup.RUNBOOK,
+    verify_backup.RUNBOOK,
     drill.RUNBOOK,
 )
 

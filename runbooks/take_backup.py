@@ -364,7 +364,7 @@ def _left_open(proof: Proof) -> Iterator[str]:
         elif record.rung < Rung.DECODED:
             yield (
                 f"the backup {where} was read again, but not decrypted: the key of the process that took it is gone; "
-                f"where a private key is: invoke backup.verify {record.backup}"
+                f"where a private key is: invoke backup.verify --id {record.backup}"
             )
 
 

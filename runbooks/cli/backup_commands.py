@@ -26,6 +26,35 @@ def backup_take(c: Context, tier: str = "", env: str = "", json: bool = False) -
 
 
 @command(
+    backup,
+    "verify",
+    id="a backup's id, as invoke backup.list shows it",
+    latest="the newest one",
+    last="so many of the newest",
+    rung="how far to prove it: 1 read, 2 decrypted and decoded, 3 restored, 4 compared, 5 rules tried (default 5)",
+    local="the local copies instead of the archive",
+    env=ENV,
+    json=JSON,
+)
+def backup_verify(
+    c: Context,
+    id: str = "",
+    latest: bool = False,
+    last: str = "",
+    rung: str = "",
+    local: bool = False,
+    env: str = "",
+    json: bool = False,
+) -> Any:
+    """Prove backups by restoring them into a throw-away PostgreSQL, and keep the proof beside them."""
+    from runbooks.cli.desk import Desk
+    from runbooks.verify_backup import RUNBOOK, Request
+
+    request = Request.parse(id, latest=latest, last=last, rung=rung, local=local)
+    return Desk(c, env, "", as_json=json).start(RUNBOOK, request)
+
+
+@command(
     schedule,
     "render",
     format="cron, systemd or github-actions",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from runbooks import take_backup
+from runbooks import take_backup, verify_backup
 from runbooks.backups.catalog import catalog, look_at
+from runbooks.backups.workspace import MARK, workspace_root
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
+from runbooks.model.retention import Place
 from tests.runbooks.ground import Facts
-from tests.runbooks.scenario import Scenario
+from tests.runbooks.scenario import YES, Scenario
 
 
 class TakenBackup(Scenario):
@@ -30,4 +32,23 @@ class TakenBackup(Scenario):
         assert not (ended.folder / "dump").exists(), "readable rows were left behind"
 
 
-BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup,)
+class VerifiedBackup(Scenario):
+    runbook = verify_backup.RUNBOOK
+    asks = False
+    kills = ("journal", "object")
+
+    def prepare(self, facts: Facts) -> verify_backup.Request:
+        ended = facts.engine().start(take_backup.RUNBOOK, take_backup.Request(tier=Tier.DAILY), facts.world(), YES)
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        return verify_backup.Request(backup=None, last=1, rung=max(Rung), place=Place.ARCHIVE)
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        (outcome,) = ended.results["prove"].outcomes  # type: ignore[attr-defined]
+        listed = look_at(facts.repository(), outcome.backup)
+        assert listed.verified(Rung.INTEGRAL)
+        assert {proof.key for proof in listed.proofs} >= {*outcome.proofs}
+        assert not list(workspace_root().glob(f"{MARK}*")), "readable rows were left behind"
+
+
+BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup)
