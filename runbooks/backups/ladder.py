@@ -162,10 +162,7 @@ class _Climb:
         taken = self.manifest.database in ("postgres", "template0", "template1")
         made = scratch.database("restored" if taken else self.manifest.database, inventory.locale)
         self._note_differences(scratch.server.cluster.tools.program.version, made.unlike)
-        if left_out := outlook(folder, made.dsn, owners=True).left_out:
-            raise Stopped(
-                Verdict.COULD_NOT_VERIFY, *_few(f"{one.what} cannot be restored here: {one.reason}" for one in left_out)
-            )
+        self._look_ahead(folder, made.dsn)
         try:
             done = restore(
                 folder, made.dsn, jobs=policy.jobs, owners=True, tolerated=policy.tolerated, checked=True,
@@ -180,9 +177,28 @@ class _Climb:
                 f"{kind}: {each.text[:500]}{f' ({each.reason})' if each.reason else ''}" for each in done.of(kind)
             )
         if done.failures:
-            raise self._blamed([f"the restore failed at: {each.text[:500]}" for each in done.failures])
+            why = [f"the restore failed at: {each.text[:500]}" for each in done.failures]
+            raise self._blamed([*why, *self._lost(made.dsn)])
         self.details.append(f"restored in {done.seconds:.1f} s by pg_restore {'.'.join(map(str, done.client.version))}")
         return made.dsn
+
+    def _look_ahead(self, folder: Path, dsn: Dsn) -> None:
+        """What this server cannot take is said before, and is no fault of the backup."""
+        left_out = outlook(folder, dsn, owners=True).left_out
+        told = [f"{one.what} is not restored here: {one.reason}" for one in left_out]
+        # No restore brings these: they would begin to fetch rows from another server.
+        by_design = [text for text in told if text.startswith("SUBSCRIPTION ")]
+        if len(told) > len(by_design):
+            raise Stopped(Verdict.COULD_NOT_VERIFY, *_few(told))
+        self.details += _few(by_design)
+
+    def _lost(self, dsn: Dsn) -> list[str]:
+        """After a restore that failed: what it cost."""
+        try:
+            differences = compare(self.manifest.inventory, self._inventory(dsn))
+        except BloomError as error:
+            return [f"what is missing after that could not be counted: {error.happened}"]
+        return [str(each) for each in differences if each.weight is Weight.DATA]
 
     def _note_differences(self, version: tuple[int, int], unlike: str | None) -> None:
         if version[0] != self._major:
