@@ -116,7 +116,7 @@ class VerifyPlan(Plan):
             tables=(
                 Table(
                     title="backups, in this order",
-                    head=("backup", "tier", "MB", "proved so far"),
+                    head=("backup", "tier", "MB", "proved"),
                     rows=tuple(one.row() for one in about.chosen),
                 ),
             ),
@@ -365,7 +365,9 @@ def ending(plan: VerifyPlan, results: Mapping[str, Record]) -> Ending:
     return Ending(
         verdict=Verdict.FAILED if failed else Verdict.COULD_NOT_VERIFY if left_open else Verdict.PROVED,
         summary=f"{len(good)} of {len(proofs.outcomes)} backups reached rung {_rung(plan.rung)} in {seconds:,.1f} s",
-        facts=tuple((str(one.backup), f"rung {_rung(one.rung)}, {one.verdict}") for one in proofs.outcomes),
+        facts=tuple(
+            (_when(one.backup), f"{one.backup}: rung {_rung(one.rung)}, {one.verdict}") for one in proofs.outcomes
+        ),
         left_open=left_open,
     )
 
@@ -381,6 +383,10 @@ def _left_open(plan: VerifyPlan, outcomes: tuple[Outcome, ...]) -> Iterator[str]
         if one.standing_failure:
             yield f"{one.backup} is known to be broken, and this proof is of a lower rung: {one.standing_failure}"
     yield from (f"{backup} {_HALF}" for backup in plan.about.half)
+
+
+def _when(backup: BackupId) -> str:
+    return f"{backup.started.utc:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _rung(rung: Rung) -> str:

@@ -107,7 +107,7 @@ def test_the_newest_is_proved_to_the_top_and_its_proof_is_kept(desk: Desk) -> No
     manifest = desk.taken()
     ended = desk.verify(rung=Rung.INTEGRAL)
     assert ended.ending.verdict is Verdict.PROVED, ended.ending
-    assert ended.ending.facts == ((str(manifest.id), "rung 5 (integral), passed"),)
+    assert [told for _, told in ended.ending.facts] == [f"{manifest.id}: rung 5 (integral), passed"]
     listed = look_at(desk.where, manifest.id)
     assert listed.verified(Rung.INTEGRAL)
     expected = {"VerifiedRung": 5, "VerifyFailure": 0, "BackupSuccess": 1, "BackupSize": manifest.stored_size}
