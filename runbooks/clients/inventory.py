@@ -6,7 +6,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
@@ -35,16 +35,23 @@ ConnFactory = Callable[[], Connection]
 
 
 def take_inventory(
-    conn_factory: ConnFactory, snapshot: str, jobs: int, *, progress: Callable[[str], None] | None = None
+    conn_factory: ConnFactory,
+    snapshot: str,
+    jobs: int,
+    *,
+    only: Collection[str] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Inventory:
     """Everything in the database as of the exported `snapshot`, read by `jobs` sessions. Safe to repeat.
+
+    With `only` no other tables than these (spelled as in an inventory), and no large objects, are read and listed.
 
     `conn_factory` gives sessions as `clients.postgres.connect` sets them up; they are closed here. Sequences do not
     belong to a snapshot: what is found is not older than it. Raises the database's errors; after the first, all stop.
     """
     with conn_factory() as conn:
         with imported(conn, snapshot), translated("take the inventory", safe=SAFE):
-            shapes = catalog.shapes(conn)
+            shapes = [shape for shape in catalog.shapes(conn) if only is None or shape.name in only]
             found = _Found(progress, sum(shape.bytes for shape in shapes))
             _share(_pieces(shapes, _block_size(conn)), conn, conn_factory, snapshot, jobs, found)
             return Inventory(
@@ -54,7 +61,7 @@ def take_inventory(
                 objects=catalog.objects(conn),
                 roles=catalog.roles(conn),
                 locale=catalog.locale(conn),
-                large_objects=_large_objects(conn),
+                large_objects=_large_objects(conn) if only is None else LargeObjects(),
                 row_security=tuple(shape.name for shape in shapes if shape.row_security),
                 unpopulated=tuple(shape.name for shape in shapes if shape.kind == "m" and not shape.populated),
             )

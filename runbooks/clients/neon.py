@@ -11,7 +11,7 @@ from datetime import timedelta
 from runbooks.clients.neon_reader import READ_WRITE
 from runbooks.clients.neon_request import GONE, NOTHING_CHANGED, Answer, Request
 from runbooks.clients.neon_settings import NeonSettings, other_name, to_the_second
-from runbooks.clients.neon_types import Branch, BranchAt, Endpoint, Window, read
+from runbooks.clients.neon_types import Branch, BranchAt, Database, Endpoint, Window, read
 from runbooks.model.errors import NeonFault, Refused, UsageFault
 from runbooks.model.moment import Moment
 
@@ -103,6 +103,42 @@ class Neon(NeonSettings):
             raise self._wire.refusal(outcome, change.what, change.safe)
         restored, _ = self.ready(branch)
         return restored
+
+    def create_database(self, *, branch: Branch, name: str, owner: str) -> Database:
+        """Make an empty database on the branch, which can be connected to when this returns.
+
+        Repeating it returns the database that is there, empty or not: look before it is used. Refused if it belongs to
+        another role.
+        """
+        found = self._find_database(branch, name)
+        if found is None:
+            change = Request(
+                "POST",
+                self._path("branches", branch.id, "databases"),
+                f"making database {name} on branch {branch.name}",
+                f"no other database of {branch.name} was touched",
+                body={"database": {"name": name, "owner_name": owner}},
+                accept=frozenset({409}),
+            )
+            outcome = self._change(change, look=lambda: self._find_database(branch, name))
+            if isinstance(outcome, Database):
+                found = outcome
+            elif outcome.status != 409:
+                found = read(Database, outcome.body, "database")
+            else:  # by an earlier request of ours that was slow, or by somebody else
+                found = self._find_database(branch, name)
+                if found is None:
+                    raise self._wire.refusal(outcome, change.what, change.safe)
+        if found.owner_name != owner:
+            raise Refused(
+                f"database {name} of branch {branch.name} belongs to {found.owner_name}, not to {owner}",
+                safe="it was not used and not changed",
+                next_step="choose another name for the database, then start a new run",
+            )
+        return found
+
+    def _find_database(self, branch: Branch, name: str) -> Database | None:
+        return next((each for each in self.databases(branch.id) if each.name == name), None)
 
     def ready(self, branch: Branch) -> tuple[Branch, Endpoint]:
         """Wait until the branch and its compute can be connected to; both as they are then."""

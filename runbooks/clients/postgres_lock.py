@@ -32,6 +32,7 @@ class Purpose:
 
 RECOVERY = Purpose(0x426C_6F6F_6D44_5231, "recovery")  # BloomDR1
 BACKUP = Purpose(0x426C_6F6F_6D44_5232, "backup")  # BloomDR2
+RESTORE = Purpose(0x426C_6F6F_6D44_5233, "restore")  # BloomDR3
 
 _NAME = "bloom-dr"
 _NOTHING = "nothing was changed by this run"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -55,6 +56,8 @@ class World:
     open_neon: Callable[[], Neon]
     connect: Connect
     open_repository: Callable[[], Repository] = _no_repository
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    """Where the variables are that the policy names."""
 
     @cached_property
     def neon(self) -> Neon:

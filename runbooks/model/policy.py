@@ -17,6 +17,7 @@ from runbooks.model.errors import PolicyFault, UsageFault
 from runbooks.model.nearest import did_you_mean
 from runbooks.model.objectives import Objective
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.policy_targets import TargetPolicy
 from runbooks.model.section import Section
 from runbooks.model.zones import zone
 
@@ -161,6 +162,8 @@ class Policy(Section):
     recovery: Recovery = Recovery()
     backup: BackupPolicy | None = None
     """None: this team takes no backups with this program."""
+    targets: Mapping[_Name, TargetPolicy] = {}
+    """Where backups may be restored to, beside the environments' own Neon branches."""
     contacts: Annotated[tuple[Contact, ...], Field(strict=False)] = ()
     """In the order in which they are called."""
 

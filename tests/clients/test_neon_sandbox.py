@@ -15,7 +15,7 @@ from runbooks.clients.neon import Neon
 from runbooks.clients.neon_account import NeonAccount
 from runbooks.clients.neon_types import Branch
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import NeonFault
+from runbooks.model.errors import NeonFault, Refused
 from runbooks.model.moment import Moment
 from runbooks.sandbox.stack import Stack, now
 
@@ -134,3 +134,16 @@ def test_a_snapshot_is_taken_once_and_deleted(neon: Neon) -> None:
 def test_a_history_beyond_the_plan_is_refused_in_neons_words(neon: Neon) -> None:
     with pytest.raises(NeonFault, match="history"):
         neon.set_history_retention(timedelta(days=31))
+
+
+def test_a_database_is_made_once_empty_and_belongs_to_its_owner(neon: Neon) -> None:
+    main = neon.default_branch()
+    for _ in range(2):
+        made = neon.create_database(branch=main, name="restored", owner=ROLE)
+        assert (made.name, made.owner_name) == ("restored", ROLE)
+    with closing(psycopg.connect(**reach(neon, main).with_database("restored").keywords())) as session:
+        assert session.execute("select count(*) from pg_tables where schemaname = 'public'").fetchone() == (0,)
+    for statement in ("create role other", "grant other to current_user", "create database others owner other"):
+        ask(neon, main, statement)
+    with pytest.raises(Refused, match="belongs to other"):
+        neon.create_database(branch=main, name="others", owner=ROLE)
