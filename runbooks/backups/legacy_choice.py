@@ -61,7 +61,7 @@ class Choice:
         if text == "CREATE SCHEMA public;" and self._has_public:
             self.dropped.append(Complaint(Kind.HARMLESS, text, "every new database has it"))
             return True
-        if text.startswith("DROP SCHEMA "):
+        if re.fullmatch(r"DROP SCHEMA (IF EXISTS )?public;", text):
             self._has_public = False  # pg_dump --clean: it is made again
         setting = _SETTING.fullmatch(text)
         if setting and self._major < _SINCE[setting[1]]:

@@ -285,6 +285,15 @@ def test_what_pg_dump_does_not_write_is_refused(plain: bytes, line: bytes) -> No
         seen(text)
 
 
+def test_a_restrict_line_counts_only_before_the_first_statement(plain: bytes) -> None:
+    before, _, after = plain.partition(b"\\restrict")
+    key, _, after = after.partition(b"\n")
+    with pytest.raises(Refused):
+        seen(
+            before + after.replace(b"\n\nSET default_tablespace", b"\n\n\\restrict" + key + b"\nSET default_tablespace")
+        )
+
+
 def test_a_dump_that_makes_its_own_database_is_refused_with_the_reason(ground: Ground) -> None:
     for options in (["-C"], ["-C", "--clean", "--if-exists"]):
         with pytest.raises(Refused, match="pg_dump -C"):
@@ -439,6 +448,14 @@ def test_c02_only_settings_that_the_target_lacks_are_dropped() -> None:
         choice = Choice(Target(True, False, frozenset()), major, has_public=True, owners=True)
         assert [choice.wants(one) for one in lifted] == wanted
         assert choice.wants("SET transaction_timeout = 5;")
+
+
+def test_the_schema_that_every_database_has_is_made_only_if_the_dump_has_dropped_it() -> None:
+    choice = Choice(Target(True, False, frozenset()), 17, has_public=True, owners=True)
+    assert not choice.wants("CREATE SCHEMA public;")
+    assert [one.kind for one in choice.dropped] == [Kind.HARMLESS]
+    assert choice.wants("DROP SCHEMA IF EXISTS public;")
+    assert choice.wants("CREATE SCHEMA public;")
 
 
 def test_c03_the_first_failed_statement_stops_the_restore_and_is_named(
