@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from runbooks.clients.repository import Repository
 from runbooks.model.backup import Manifest, ProofRecord, Rung, Standing, Tier, Verdict, standing
 from runbooks.model.backup_id import BackupId, LegacyBackup
 from runbooks.model.errors import ArchiveFault, LocalFault, NotFound
+from runbooks.model.freshness import EARLY
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Copy, Place
 from runbooks.model.shelf import Folder, sort_keys
@@ -103,6 +106,14 @@ class Catalog:
     def newest(self, fits: Callable[[Listed], bool]) -> Listed | None:
         return next(filter(fits, reversed(self.backups)), None)
 
+    def newest_verified(self, rung: int, now: Moment) -> dict[Tier, Moment]:
+        """When the newest verified backup of each tier was started. One from the future hides none that is real."""
+        found: dict[Tier, Moment] = {}
+        for one in self.backups:
+            if one.tier is not None and one.verified(rung) and one.id.started.utc <= now.utc + EARLY:
+                found[one.tier] = one.id.started
+        return found
+
     def get(self, backup: BackupId) -> Listed:
         """NotFound if it is not there."""
         for one in self.backups:
@@ -117,7 +128,7 @@ class Catalog:
 
 def catalog(repository: Repository, place: Place = Place.ARCHIVE) -> Catalog:
     """All backups of the repository's environment in one place. ArchiveFault, LoginRefused, LocalFault."""
-    objects = _local(repository) if place is Place.LOCAL else _archived(repository)
+    objects = _objects(repository, place, f"{repository.environment}/")
     shelf = sort_keys(objects)
     look = partial(_listed, repository, place, objects)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="catalog") as pool:
@@ -128,7 +139,7 @@ def catalog(repository: Repository, place: Place = Place.ARCHIVE) -> Catalog:
 
 def look_at(repository: Repository, backup: BackupId, place: Place = Place.ARCHIVE) -> Listed:
     """One backup, without looking at all others. NotFound if it is not there."""
-    objects = _local(repository) if place is Place.LOCAL else _archived(repository, backup.prefix)
+    objects = _objects(repository, place, backup.prefix)
     for folder in sort_keys(objects).backups:
         if folder.id == backup:
             return _listed(repository, place, objects, folder)
@@ -154,18 +165,35 @@ def local_root(repository: Repository) -> Path:
     return repository.local
 
 
-def _archived(repository: Repository, prefix: str | None = None) -> dict[str, StoredObject]:
-    return {each.key: each for each in repository.archive.objects(prefix or f"{repository.environment}/")}
-
-
-def _local(repository: Repository) -> dict[str, StoredObject]:
+def _objects(repository: Repository, place: Place, prefix: str) -> dict[str, StoredObject]:
+    """All that lies below a prefix that ends with a slash, by key."""
+    if place is Place.ARCHIVE:
+        return {each.key: each for each in repository.archive.objects(prefix)}
     root = local_root(repository)
-    found = sorted(path for path in (root / repository.environment).rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): _as_object(root, path) for path in found}
+    return {each.key: each for each in (_as_object(root, path) for path in _files(root / prefix)) if each is not None}
 
 
-def _as_object(root: Path, path: Path) -> StoredObject:
-    about = path.stat()
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below it. A folder that cannot be read is no empty one: LocalFault."""
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _unreadable(Path(error.filename), error) from error
+
+    for at, _, names in os.walk(folder, onerror=unreadable):
+        yield from (Path(at, name) for name in names)
+
+
+def _as_object(root: Path, path: Path) -> StoredObject | None:
+    """None for what is no file, or no more."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(about.st_mode):
+        return None
     modified = Moment.of(datetime.fromtimestamp(about.st_mtime, UTC))
     return StoredObject(path.relative_to(root).as_posix(), about.st_size, modified, "local")
 
@@ -174,20 +202,17 @@ def _listed(repository: Repository, place: Place, objects: dict[str, StoredObjec
     keys = [folder.id.file_key(name) for name in folder.files]
     papers = (folder.id.manifest_key,) if folder.complete else ()
     lying = [objects[key] for key in (*keys, *papers, *folder.proofs)]
-    manifest, proofs, trouble = _papers(repository, place, folder)
+    manifest, proofs, trouble, locked = _papers(repository, place, folder)
     storage_class, access = _coldest(repository, [objects[key] for key in keys])
-    locked = None
-    if folder.complete and place is Place.ARCHIVE:
-        locked = repository.archive.head(folder.id.manifest_key).locked_until
     return Listed(
         id=folder.id,
         place=place,
         manifest=manifest,
         complete=folder.complete,
-        tier=manifest.tier if manifest else _tagged(repository, place, keys),
+        tier=manifest.tier if manifest else _tagged(repository, place, [*keys, *folder.proofs]),
         standing=standing(proofs),
         proofs=proofs,
-        trouble=trouble or _missing(manifest, folder),
+        trouble=trouble or _misfit(manifest, objects),
         stored_size=sum(each.size for each in lying),
         storage_class=storage_class if place is Place.ARCHIVE else "local",
         access=access,
@@ -197,16 +222,18 @@ def _listed(repository: Repository, place: Place, objects: dict[str, StoredObjec
 
 def _papers(
     repository: Repository, place: Place, folder: Folder
-) -> tuple[Manifest | None, tuple[ProofRecord, ...], str | None]:
-    manifest, trouble = None, None
+) -> tuple[Manifest | None, tuple[ProofRecord, ...], str | None, Moment | None]:
+    """Manifest, proofs, why not all of them could be read, and until when the manifest is locked."""
+    manifest, trouble, locked = None, None, None
     proofs: list[ProofRecord] = []
     try:
         if folder.complete:
-            manifest = Manifest.from_bytes(_content(repository, place, folder.id.manifest_key))
+            content, locked = _content(repository, place, folder.id.manifest_key)
+            manifest = Manifest.from_bytes(content)
             if manifest.id != folder.id:
                 trouble, manifest = f"its manifest is that of {manifest.id}", None
         for key in folder.proofs:
-            proof = ProofRecord.from_bytes(_content(repository, place, key))
+            proof = ProofRecord.from_bytes(_content(repository, place, key)[0])
             if proof.backup != folder.id:
                 trouble = f"{key} is the proof of {proof.backup}"
                 continue
@@ -215,20 +242,29 @@ def _papers(
         trouble = "its manifest or a proof beside it is not what this program writes"
     except (ArchiveFault, NotFound, LocalFault) as error:
         trouble = error.happened
-    return manifest, tuple(proofs), trouble
+    return manifest, tuple(proofs), trouble, locked
 
 
-def _missing(manifest: Manifest | None, folder: Folder) -> str | None:
+def _misfit(manifest: Manifest | None, objects: dict[str, StoredObject]) -> str | None:
     """The manifest was written last: a file of it that is not there now was taken away."""
-    gone = sorted({file.stored_name for file in manifest.files} - {*folder.files}) if manifest else []
-    return f"files of it are gone: {', '.join(gone[:5])}" if gone else None
+    if manifest is None:
+        return None
+    found = {file: objects.get(manifest.id.file_key(file.stored_name)) for file in manifest.files}
+    if gone := sorted(file.stored_name for file, lying in found.items() if lying is None):
+        return f"files of it are gone: {_some(gone)}"
+    other = sorted(file.stored_name for file, lying in found.items() if lying and lying.size != file.stored_size)
+    return f"files of it have not the size that was stored: {_some(other)}" if other else None
 
 
-def _content(repository: Repository, place: Place, key: str) -> bytes:
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _content(repository: Repository, place: Place, key: str) -> tuple[bytes, Moment | None]:
     if place is Place.ARCHIVE:
-        return repository.archive.read(key)
+        return repository.archive.read_with_lock(key)
     with _open_local(local_root(repository) / key) as file:
-        return file.read()
+        return file.read(), None
 
 
 def _open_local(path: Path) -> BinaryIO:
@@ -239,11 +275,15 @@ def _open_local(path: Path) -> BinaryIO:
             f"there is no file {path}", safe="nothing was changed", next_step="see what there is: invoke backup.list"
         ) from error
     except OSError as error:
-        raise LocalFault(
-            f"{path} cannot be read: {error.strerror}",
-            safe="nothing was changed",
-            next_step="cure what the message names; the archive may hold the same backup",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> LocalFault:
+    return LocalFault(
+        f"{path} cannot be read: {error.strerror}",
+        safe="nothing was changed",
+        next_step="cure what the message names; the archive may hold the same backup",
+    )
 
 
 _COLDNESS = ("local", "STANDARD", "STANDARD_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE")

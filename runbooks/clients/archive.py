@@ -20,7 +20,18 @@ from runbooks.clients.archive_client import check_endpoint, open_client
 from runbooks.clients.archive_parts import Content
 from runbooks.clients.archive_posture import posture_of
 from runbooks.clients.archive_reading import Reading
-from runbooks.clients.archive_types import Access, Cold, Head, Lock, Posture, Stored, StoredObject, Thawing, access_of
+from runbooks.clients.archive_types import (
+    Access,
+    Cold,
+    Head,
+    Lock,
+    Posture,
+    Stored,
+    StoredObject,
+    Thawing,
+    access_of,
+    locked_until,
+)
 from runbooks.clients.archive_upload import NOTED, Checksums, Upload, Wishes, told, withdraw
 from runbooks.clients.archive_wire import GONE, NOT_CHANGED, Trouble, Wire
 from runbooks.model.errors import ArchiveFault, LocalFault, NotFound, Refused
@@ -160,7 +171,7 @@ class Archive:
             if trouble.code in GONE:
                 return
             raise
-        until = _locked_until(head)
+        until = locked_until(head)
         held = head.get("ObjectLockLegalHoldStatus") == "ON"
         if held or (until and until > self._clock()):
             when = "by a legal hold, without a date" if held else f"until {until}"
@@ -169,6 +180,13 @@ class Archive:
                 safe="it was not deleted, nor was any other version of it",
                 next_step="let it be: the next clean-up after that date removes it",
             )
+
+    def require_unlocked(self, key: str) -> None:
+        """Refused, as by `delete`, if a version of it is locked; nothing there is no error. Only reads."""
+        with told(f"looking whether {key} is locked", safe=NOT_CHANGED):
+            for each in self._versions(key):
+                if not each["marker"]:
+                    self._check_unlocked(key, each["VersionId"])
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -179,21 +197,26 @@ class Archive:
 
     def read(self, key: str) -> bytes:
         """All of a small object. ArchiveFault if it has not the SHA-256 that its writer noted. NotFound, StillCold."""
-        content, noted = self._content(key)
+        return self.read_with_lock(key)[0]
+
+    def read_with_lock(self, key: str) -> tuple[bytes, Moment | None]:
+        """As `read`; and until when this version is locked."""
+        content, raw = self._content(key)
+        noted = raw.metadata.get(NOTED)
         if noted is not None and hashlib.sha256(content).hexdigest() != noted:
             raise ArchiveFault(
                 f"{key} is damaged: its content does not have the SHA-256 that was noted when it was written",
                 safe=NOT_CHANGED,
                 next_step="use another backup; look for an older version of this object in the bucket",
             )
-        return content
+        return content, raw.locked_until
 
-    def _content(self, key: str) -> tuple[bytes, str | None]:
-        """An object, and the SHA-256 that was noted with it."""
+    def _content(self, key: str) -> tuple[bytes, Reading]:
+        """An object, and what was told with it."""
         with told(f"reading {key}", safe=NOT_CHANGED):
             raw = Reading(self._wire, key)
         with io.BufferedReader(raw) as stream:
-            return stream.read(), raw.metadata.get(NOTED)
+            return stream.read(), raw
 
     def exists(self, key: str) -> bool:
         try:
@@ -235,7 +258,7 @@ class Archive:
             sha256=head.get("Metadata", {}).get(NOTED) or _hex(head.get("ChecksumSHA256")),
             storage_class=head.get("StorageClass") or "STANDARD",
             access=access_of(head),
-            locked_until=_locked_until(head),
+            locked_until=locked_until(head),
             tags={each["Key"]: each["Value"] for each in tags},
             modified=Moment.of(head["LastModified"]),
         )
@@ -258,11 +281,6 @@ class Archive:
         """How the bucket is set up, as found."""
         with told(f"looking at the bucket {self._wire.bucket}", safe=NOT_CHANGED):
             return posture_of(self._wire)
-
-
-def _locked_until(head: Mapping[str, Any]) -> Moment | None:
-    until = head.get("ObjectLockRetainUntilDate")
-    return Moment.of(until) if until else None
 
 
 def _hex(checksum: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
+from runbooks.clients.archive_types import locked_until
 from runbooks.clients.archive_upload import told
 from runbooks.clients.archive_wire import ATTEMPTS, NOT_CHANGED, Trouble, Wire, as_trouble
 from runbooks.model.errors import ArchiveFault
@@ -22,6 +23,7 @@ class Reading(io.RawIOBase):
         answer = wire.call("get_object", Key=key)
         self.size = int(answer["ContentLength"])
         self.metadata: dict[str, str] = answer.get("Metadata", {})
+        self.locked_until = locked_until(answer)
         self._etag = answer["ETag"]
         self._body: Any = answer["Body"]
         self._at = 0

@@ -118,3 +118,9 @@ def access_of(head: Mapping[str, Any]) -> Access:
     if found[1] == "true":
         return Thawing(takes)
     return Readable(Moment.of(parsedate_to_datetime(found[2])) if found[2] else None)
+
+
+def locked_until(answer: Mapping[str, Any]) -> Moment | None:
+    """From an answer of HeadObject or GetObject; None also where we may not see it."""
+    until = answer.get("ObjectLockRetainUntilDate")
+    return Moment.of(until) if until else None
