@@ -32,7 +32,7 @@ from runbooks.sandbox.scratch import Database, Scratch
 from tests.backups.ground import PAIR, repository, taken, the_time
 from tests.clients.dump_ground import SHOP, Ground, run
 from tests.fakes.s3_proxy import S3Proxy, error
-from tests.stack import stack_root
+from tests.stack import stack_root, until
 
 SMALL = """
 CREATE TABLE p (i int PRIMARY KEY); INSERT INTO p SELECT generate_series(1, 50);
@@ -369,7 +369,7 @@ def test_an_application_that_never_ends_is_ended_with_all_that_it_started(ground
     ((verdict, told),) = ladder.start_application(command, ground.admin(), tmp_path, timedelta(seconds=0.3))
     assert verdict is Verdict.COULD_NOT_VERIFY
     assert "had not ended" in told
-    assert "sleep" not in command_line(int((tmp_path / "pid").read_text()))
+    until(lambda: "sleep" not in command_line(int((tmp_path / "pid").read_text())))
 
 
 def test_an_application_gets_nothing_of_this_machine_but_paths_and_language() -> None:
