@@ -6,18 +6,16 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runbooks.backups.sandboxed import sandboxed
 from runbooks.cli.local import policy_path
 from runbooks.clients.archive import Archive
-from runbooks.clients.archive_client import open_client
-from runbooks.clients.metrics import CloudWatch, Inbox
-from runbooks.clients.repository import Repository, key_files, keys_from
+from runbooks.clients.metrics import CloudWatch
+from runbooks.clients.repository import Repository, keys_from
 from runbooks.model.errors import PolicyFault, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy
-from runbooks.model.policy_backup import BackupPolicy, Encryption
 from runbooks.model.variables import missing
 from runbooks.sandbox import daemon
-from runbooks.sandbox.archive import ArchiveFacts
 
 
 def repository_of(name: str, environment: Environment, policy: Policy) -> Repository:
@@ -43,29 +41,6 @@ def repository_of(name: str, environment: Environment, policy: Policy) -> Reposi
     )
     local = None if wanted.local_folder is None else policy_path().parent / Path(wanted.local_folder).expanduser()
     return Repository(name, wanted, archive, local, CloudWatch(wanted.region), keys_from(os.environ))
-
-
-def sandboxed(name: str, policy: Policy, facts: ArchiveFacts) -> Repository:
-    """The policy's rules on the sandbox's own bucket, with its own keys and nobody's alarms."""
-    encryption = Encryption(method="age", recipients=(facts.recipient,))
-    own = {"bucket": facts.bucket, "region": facts.region, "endpoint": facts.endpoint, "encryption": encryption}
-    if policy.backup is None:
-        wanted = BackupPolicy.model_validate(own)
-    else:
-        wanted = policy.backup.model_copy(update=own | {"checksums": "required"})
-    archive = Archive(
-        facts.bucket,
-        region=facts.region,
-        endpoint=facts.endpoint,
-        clock=_now,
-        client=lambda: open_client(
-            region=facts.region, endpoint=facts.endpoint, access_key=facts.access_key, secret_key=facts.secret_key
-        ),
-    )
-    local = None if wanted.local_folder is None else facts.local
-    return Repository(
-        name, wanted, archive, local, Inbox(facts.metrics_file), lambda chosen: key_files(chosen, [facts.key_file])
-    )
 
 
 def _now() -> Moment:

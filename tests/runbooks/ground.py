@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from runbooks.cli.repository import sandboxed
+from runbooks.backups.sandboxed import sandboxed
 from runbooks.clients.neon import Neon
 from runbooks.clients.postgres import connect
 from runbooks.clients.repository import Repository
