@@ -90,6 +90,18 @@ class ListedLegacy:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What there is to get back to the state before an incident."""
+
+    take: Listed | None
+    """The newest verified one that can be read now."""
+    colder: Listed | None
+    """A newer verified one, in cold storage."""
+    unproved: Listed | None
+    """A newer one of which nothing bad is known, and which is not verified."""
+
+
+@dataclass(frozen=True)
 class Catalog:
     """Oldest first."""
 
@@ -113,6 +125,18 @@ class Catalog:
             if one.tier is not None and one.verified(rung) and one.id.started.utc <= now.utc + EARLY:
                 found[one.tier] = one.id.started
         return found
+
+    def offer(self, moment: Moment, rung: int) -> Offer:
+        """Of those that were finished by then: a longer one may hold the damage."""
+        older = [one for one in self.backups if one.manifest is not None and one.manifest.finished <= moment]
+        wholes = Catalog(tuple(older), (), 0)
+        take = wholes.newest(lambda one: one.verified(rung) and isinstance(one.access, Readable))
+        newer = Catalog(tuple(older[older.index(take) + 1 :] if take else older), (), 0)
+        return Offer(
+            take=take,
+            colder=newer.newest(lambda one: one.verified(rung)),
+            unproved=newer.newest(lambda one: one.usable and not one.verified(rung)),
+        )
 
     def get(self, backup: BackupId) -> Listed:
         """NotFound if it is not there."""

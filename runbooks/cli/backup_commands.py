@@ -55,6 +55,38 @@ def backup_verify(
 
 
 @command(
+    backup,
+    "list",
+    dry=True,
+    before="those from before an incident, and which to take: '2025-12-03 14:30 America/Mexico_City'",
+    local="the local copies instead of the archive",
+    env=ENV,
+    json=JSON,
+)
+def backup_list(c: Context, before: str = "", local: bool = False, env: str = "", json: bool = False) -> Any:
+    """What backups there are, what is proved of each, and whether it can be read now."""
+    from runbooks.cli.desk import Desk
+    from runbooks.model.moment import Moment
+    from runbooks.model.retention import Place
+    from runbooks.report.backups import listed
+
+    desk = Desk(c, env, "", as_json=json)
+    moment = Moment.parse(before, now=desk.now()) if before else None
+    world, place = desk.world, Place.LOCAL if local else Place.ARCHIVE
+    return listed(world.repository, place=place, before=moment, now=world.now(), zone=world.policy.local_timezone)
+
+
+@command(backup, "fresh", env=ENV, json=JSON)
+def backup_fresh(c: Context, env: str = "", json: bool = False) -> Any:
+    """Is there a verified backup as new as the schedule promises? Judged by the archive; ends with 36 if not."""
+    from runbooks.cli.desk import Desk
+    from runbooks.report.backups import fresh
+
+    world = Desk(c, env, "", as_json=json).world
+    return fresh(world.repository, now=world.now())
+
+
+@command(
     schedule,
     "render",
     format="cron, systemd or github-actions",

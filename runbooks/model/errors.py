@@ -160,6 +160,11 @@ class MetricsFault(BloomError):
     meaning = "numbers about backups did not reach CloudWatch: the backups are untouched, but an alarm may be wrong"
 
 
+class Stale(BloomError):
+    exit_code = 36
+    meaning = "no verified backup is as new as the schedule promises"
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM; the run can be resumed."""
 
