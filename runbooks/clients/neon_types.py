@@ -154,8 +154,8 @@ class Window(_Record):
             f"{moment.both(self.zone)} is {fault}; possible are moments after {self.earliest.both(self.zone)} "
             f"({self.because}) up to {self.latest.both(self.zone)}",
             safe="nothing was changed and no branch was made",
-            next_step="name a moment inside that range; for one before it, see which backup is the newest from before the"
-            f" incident: invoke backup.list --before {moment.iso()}",
+            next_step="name a moment inside that range; which backup is the newest from before it: "
+            f"invoke backup.list --before {moment.iso()}",
         )
 
 
