@@ -18,6 +18,7 @@ from runbooks.backups.local import prove_local
 from runbooks.backups.prove import prove_by_reading, store
 from runbooks.backups.shipping import Order, discard
 from runbooks.backups.take import take
+from runbooks.backups.workspace import workspace, workspace_root
 from runbooks.clients.archive_types import Posture
 from runbooks.clients.dump_preflight import client_for, preflight
 from runbooks.clients.postgres import Expected, prove
@@ -154,7 +155,7 @@ def survey(run: Run[World], request: Request) -> Survey:
     with world.connect(_dsn(world), application_name=f"bloom-dr {run.id} survey", progress=run.tell) as conn:
         prove(conn, Expected(database=world.environment.database, project_id=target.project_id, branch_id=target.id))
         found = preflight(conn, client_for(conn))
-    _require_disk(run, found.bytes)
+    _require_disk(found.bytes)
     posture: Posture = repository.archive.posture()
     return Survey(
         environment=repository.environment,
@@ -233,7 +234,11 @@ def _take(running: Running[World, BackupPlan]) -> Taken:
     backup = BackupId.new(repository.environment, world.now().utc)
     running.note({"backup": str(backup)})
     limit = repository.policy.time_limit
-    with deadline(limit, "the backup", "raise time_limit in [backup] of the policy"), _source(running) as dsn:
+    with (
+        deadline(limit, "the backup", "raise time_limit in [backup] of the policy"),
+        workspace() as folder,
+        _source(running) as dsn,
+    ):
         manifest = take(
             repository,
             Order(
@@ -242,7 +247,7 @@ def _take(running: Running[World, BackupPlan]) -> Taken:
                 dsn=dsn,
                 sealer=repository.sealer(pair.recipient),
                 fingerprints=repository.fingerprints(),
-                workspace=running.folder / "dump",
+                workspace=folder / "dump",
             ),
             connect=world.connect,
             clock=world.now,
@@ -419,14 +424,17 @@ def _source(running: Running[World, BackupPlan]) -> Iterator[Dsn]:
     neon.remove_branch(made.branch.id, name=name)
 
 
-def _require_disk(run: Run[World], size: int) -> None:
+def _require_disk(size: int) -> None:
     """A dump is a third of its database or less; what is being encrypted lies there twice for a moment."""
-    free = shutil.disk_usage(run.folder).free
+    place = workspace_root()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
     if free < size // 2:
         raise LocalFault(
-            f"{free / 1e6:,.0f} MB are free in {run.folder}, where a dump of {size / 1e6:,.0f} MB would wait",
+            f"{free / 1e6:,.0f} MB are free in {place}, where a dump of {size / 1e6:,.0f} MB would wait",
             safe="nothing was dumped and nothing was stored",
-            next_step="make room, or keep runs on another disk (BLOOM_DR_RUNS)",
+            next_step="make room, or set BLOOM_DR_SANDBOX to a place on another disk",
         )
 
 

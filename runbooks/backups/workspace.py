@@ -17,7 +17,7 @@ from runbooks.model.errors import LocalFault
 from runbooks.sandbox.daemon import default_root
 from runbooks.sandbox.processes import reap
 
-MARK = "bloom-dr-verify-"
+MARK = "bloom-dr-work-"
 
 
 def workspace_root() -> Path:
@@ -37,7 +37,7 @@ def workspace(root: Path | None = None) -> Iterator[Path]:
     except OSError as error:
         raise LocalFault(
             f"no folder can be made in {root}: {error.strerror}",
-            safe="nothing was fetched and no backup was touched",
+            safe="nothing was read and no backup was touched",
             next_step="make room or cure what the message names, or set BLOOM_DR_SANDBOX to a place on another disk",
         ) from error
     try:
