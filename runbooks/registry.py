@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from runbooks import accidental_delete, drill, take_backup, undo_recovery, verify_backup
+from runbooks import accidental_delete, drill, restore_backup, take_backup, undo_recovery, verify_backup
 from runbooks.engine.step import AnyRunbook
 from runbooks.model.errors import NotFound
 
 RUNBOOKS: tuple[AnyRunbook, ...] = (
     accidental_delete.RUNBOOK,
     undo_recovery.RUNBOOK,
+    restore_backup.RUNBOOK,
     take_backup.RUNBOOK,
     verify_backup.RUNBOOK,
     drill.RUNBOOK,

@@ -87,6 +87,40 @@ def backup_fresh(c: Context, env: str = "", json: bool = False) -> Any:
 
 
 @command(
+    backup,
+    "restore",
+    dry=True,
+    id="a backup's id or the key of an old .sql.gz, as invoke backup.list shows it, or: latest",
+    to="where to: a name of [targets] in the policy, or neon/DATABASE, which is made if it is not there",
+    tables="only these tables, separated by commas",
+    before="with latest: the newest one from before that moment: '2025-12-03 14:30 America/Mexico_City'",
+    local="from the local copies instead of the archive",
+    confirm="the value that the preview printed: consent to fill that target, or to pay for a thaw",
+    env=ENV,
+    json=JSON,
+)
+def backup_restore(
+    c: Context,
+    id: str,
+    to: str = "",
+    tables: str = "",
+    before: str = "",
+    local: bool = False,
+    confirm: str = "",
+    env: str = "",
+    json: bool = False,
+) -> Any:
+    """Restore backup ID into an empty database, and prove what arrived there."""
+    from runbooks.cli.desk import Desk
+    from runbooks.restore_backup import RUNBOOK, Request
+
+    desk = Desk(c, env, confirm, as_json=json)
+    policy, now = desk.world.policy, desk.world.now()
+    request = Request.parse(id, to=to, tables=tables, before=before, local=local, policy=policy, moment=now)
+    return desk.start(RUNBOOK, request)
+
+
+@command(
     schedule,
     "render",
     format="cron, systemd or github-actions",

@@ -210,12 +210,17 @@ def contents(conn: Connection) -> tuple[str, ...]:
         return tuple(str(row[0]) for row in conn.execute(_CONTENTS))
 
 
+def in_the_way(holds: Sequence[str], tables: Sequence[str] | None) -> tuple[str, ...]:
+    """What of the `contents` of a target a restore would run into: anything; or, for single tables, these tables."""
+    if tables is None:
+        return tuple(holds)
+    taken = {f"table {'.'.join(parts(name))}" for name in tables}
+    return tuple(what for what in holds if f"table {'.'.join(parts(what.partition(' ')[2]))}" in taken)
+
+
 def require_room(conn: Connection, tables: Sequence[str] | None) -> None:
     """Refused unless the target is empty or, for single tables, has none of these tables (C07)."""
-    found = contents(conn)
-    if tables is not None:
-        taken = {f"table {'.'.join(parts(name))}" for name in tables}
-        found = tuple(what for what in found if f"table {'.'.join(parts(what.partition(' ')[2]))}" in taken)
+    found = in_the_way(contents(conn), tables)
     if found:
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
         raise Refused(

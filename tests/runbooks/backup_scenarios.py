@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from runbooks import take_backup, verify_backup
+import itertools
+
+from psycopg import sql
+
+from runbooks import restore_backup, take_backup, verify_backup
 from runbooks.backups.catalog import catalog, look_at
+from runbooks.backups.target import labelled
 from runbooks.backups.workspace import MARK, workspace_root
+from runbooks.clients.postgres import connect
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
 from runbooks.model.retention import Place
+from tests.clients.dump_ground import inventory, lost
 from tests.runbooks.ground import Facts
 from tests.runbooks.scenario import YES, Scenario
 
@@ -29,7 +36,7 @@ class TakenBackup(Scenario):
         listed = look_at(facts.repository(), BackupId.parse(taken.id))
         assert listed.verified(Rung.DECODED)
         assert all(each.complete for each in catalog(facts.repository()).backups), "half a backup was left behind"
-        assert not (ended.folder / "dump").exists(), "readable rows were left behind"
+        assert not list(workspace_root().glob(f"{MARK}*")), "readable rows were left behind"
 
 
 class VerifiedBackup(Scenario):
@@ -51,4 +58,36 @@ class VerifiedBackup(Scenario):
         assert not list(workspace_root().glob(f"{MARK}*")), "readable rows were left behind"
 
 
-BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup)
+class RestoredBackup(Scenario):
+    runbook = restore_backup.RUNBOOK
+    kills = ("journal", "change", "statement")
+    _numbers = itertools.count(1)
+
+    def prepare(self, facts: Facts) -> restore_backup.Request:
+        self._drop_earlier(facts)
+        self.to = f"neon/restored_{next(self._numbers)}"
+        ended = facts.engine().start(take_backup.RUNBOOK, take_backup.Request(tier=Tier.DAILY), facts.world(), YES)
+        taken = ended.results["take"]
+        assert isinstance(taken, take_backup.Taken)
+        self.backup = taken.id
+        return restore_backup.Request(backup=taken.id, to=self.to)
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        manifest = look_at(facts.repository(), BackupId.parse(self.backup)).manifest
+        assert manifest is not None
+        there = facts.dsn().with_database(self.to.removeprefix("neon/"))
+        assert not lost(manifest.inventory, inventory(there))
+        with connect(there, application_name="test") as conn:
+            assert str(labelled(conn)).endswith("PROVED")
+        assert not list(workspace_root().glob(f"{MARK}*")), "readable rows were left behind"
+
+    @staticmethod
+    def _drop_earlier(facts: Facts) -> None:
+        """Each kill makes one, and the disk is small."""
+        with connect(facts.dsn(), application_name="test") as conn:
+            for (name,) in conn.execute("SELECT datname FROM pg_database WHERE datname LIKE 'restored%'").fetchall():
+                conn.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(sql.Identifier(name)))
+
+
+BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup, RestoredBackup)
