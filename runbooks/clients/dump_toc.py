@@ -41,6 +41,8 @@ class Entry:
     file: str | None
     """Its data, as the file is called in the folder."""
     needs: frozenset[int]
+    copy: str = ""
+    """How its rows are loaded: `COPY public.c (i, p) FROM stdin;`. Empty if it has none."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.schema + '.' if self.schema else ''}{self.name}"
@@ -158,7 +160,7 @@ def _entry(reader: _Reader, version: tuple[int, int], suffix: str) -> Entry:
     reader.number()  # section
     definition = reader.text() or ""
     reader.text()  # DROP statement
-    reader.text()  # COPY statement
+    copy = reader.text() or ""
     schema = reader.text()
     reader.text()  # tablespace
     reader.text()  # access method
@@ -172,7 +174,7 @@ def _entry(reader: _Reader, version: tuple[int, int], suffix: str) -> Entry:
     file = reader.text() or None
     if file and not file.endswith(".toc"):
         file += suffix
-    return Entry(number, catalog, oid, name, kind, schema or None, owner, definition, file, frozenset(needs))
+    return Entry(number, catalog, oid, name, kind, schema or None, owner, definition, file, frozenset(needs), copy)
 
 
 _SETVAL = re.compile(r"pg_catalog\.setval\('(?P<name>(?:[^']|'')*)', (?P<value>-?\d+), (?P<called>true|false)\)")
