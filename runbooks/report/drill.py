@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from runbooks.model.errors import LocalFault
 from runbooks.model.moment import Moment
+from runbooks.model.objectives import Mark, Measured, Objective, judge
 from runbooks.model.record import Record
 
 
@@ -37,6 +38,35 @@ class Test(Record):
     result: str
     """PASS, FAIL or COULD NOT VERIFY."""
     checks: tuple[Check, ...]
+
+    @classmethod
+    def judged_by(
+        cls,
+        objective: Objective,
+        measured: Measured,
+        *,
+        name: str,
+        incident: Moment,
+        moment: Moment,
+        recovery_run: str,
+        checks: tuple[Check, ...],
+    ) -> Test:
+        """A test passes if every check held and the objective was kept. Pure."""
+        verdict = judge(objective, measured)
+        passed = {Mark.PASSED: "PASS", Mark.MISSED: "FAIL"}.get(verdict.overall, "COULD NOT VERIFY")
+        return cls(
+            name=name,
+            incident=incident,
+            moment=moment,
+            recovery_run=recovery_run,
+            rto_seconds=measured.rto.total_seconds(),
+            rto_allowed_seconds=objective.rto.total_seconds(),
+            rpo_seconds=None if measured.rpo is None else measured.rpo.total_seconds(),
+            rpo_allowed_seconds=objective.rpo.total_seconds(),
+            judged=verdict.text,
+            result=passed if all(check.held for check in checks) else "FAIL",
+            checks=checks,
+        )
 
 
 class DrillReport(Record):

@@ -138,6 +138,49 @@ def prints(conn: Connection, tag: str) -> tuple[Print, ...]:
     return tuple(found)
 
 
+_TABLES: LiteralString = """
+SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+ORDER BY c.relname
+"""
+
+
+def all_prints(conn: Connection) -> tuple[Print, ...]:
+    """Every row of every table in schema public."""
+    found = []
+    for (table,) in conn.execute(_TABLES).fetchall():
+        query = sql.SQL(
+            "SELECT count(*), md5(coalesce(string_agg(t::text, chr(10) ORDER BY t::text COLLATE \"C\"), ''))"
+            " FROM ONLY {} AS t"
+        ).format(sql.Identifier("public", table))
+        row = conn.execute(query).fetchone()
+        assert row is not None
+        found.append(Print(table=table, rows=row[0], md5=row[1]))
+    return tuple(found)
+
+
+_CORRUPT: LiteralString = """
+DROP TABLE public.payments CASCADE;
+UPDATE public.reservations SET price = price * 10;
+"""
+
+
+def corrupt(conn: Connection) -> None:
+    """The accident of scenario 2: a table is gone and the prices of another are nonsense. Safe to repeat."""
+    with conn.transaction():
+        if not is_corrupt(conn):
+            conn.execute("ALTER TABLE public.reservations DISABLE TRIGGER USER")
+            conn.execute(_CORRUPT)
+
+
+def is_corrupt(conn: Connection) -> bool:
+    return conn.execute("SELECT to_regclass('public.payments')").fetchone() == (None,)
+
+
+def now(conn: Connection) -> Moment:
+    """The server's clock."""
+    return _clock(conn)
+
+
 def _bystander(planted: Planted) -> str:
     """Not below the victims' tag: it is no victim."""
     return "bystander" + planted.tag.replace("@", ".after@")

@@ -20,6 +20,8 @@ class Scenario(ABC):
     """Whether it asks for consent."""
     kills = ("journal", "change", "statement")
     """Where it touches the world, and so is killed: see tests/runbooks/killed.py."""
+    every = 1
+    """Of so many points it is killed at one."""
 
     @abstractmethod
     def prepare(self, facts: Facts) -> Record: ...
