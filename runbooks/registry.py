@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runbooks import accidental_delete, drill, restore_backup, take_backup, undo_recovery, verify_backup
+from runbooks import accidental_delete, drill, prune_backups, restore_backup, take_backup, undo_recovery, verify_backup
 from runbooks.engine.step import AnyRunbook
 from runbooks.model.errors import NotFound
 
@@ -12,6 +12,7 @@ RUNBOOKS: tuple[AnyRunbook, ...] = (
     restore_backup.RUNBOOK,
     take_backup.RUNBOOK,
     verify_backup.RUNBOOK,
+    prune_backups.RUNBOOK,
     drill.RUNBOOK,
 )
 

@@ -121,6 +121,24 @@ def backup_restore(
 
 
 @command(
+    backup,
+    "prune",
+    dry=True,
+    place="archive or local (default: both)",
+    env=ENV,
+    confirm="the value that the preview printed: consent to delete these backups",
+    json=JSON,
+)
+def backup_prune(c: Context, place: str = "", env: str = "", confirm: str = "", json: bool = False) -> Any:
+    """Delete backups that are past their retention and stand behind verified newer ones."""
+    from runbooks.cli.desk import Desk
+    from runbooks.prune_backups import RUNBOOK, Request
+
+    request = Request.parse(place)
+    return Desk(c, env, confirm, as_json=json).start(RUNBOOK, request)
+
+
+@command(
     schedule,
     "render",
     format="cron, systemd or github-actions",

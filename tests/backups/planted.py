@@ -104,6 +104,14 @@ def in_archive(server: S3Server, backups: Iterable[Planted]) -> None:
             future.result()
 
 
+def through(repository: Repository, backups: Iterable[Planted]) -> None:
+    """Into the archive of a repository, wherever that is."""
+    for each in backups:
+        for key, content in each.objects.items():
+            part = "manifest" if key.endswith(MANIFEST) else "proof" if "/proof-" in key else "data"
+            repository.archive.put(key, content, tags=repository.tags(each.tier, part), storage_class="STANDARD")
+
+
 def in_folder(root: Path, backups: Iterable[Planted]) -> None:
     for each in backups:
         private_folder(root / str(each.id))

@@ -6,7 +6,7 @@ import itertools
 
 from psycopg import sql
 
-from runbooks import restore_backup, take_backup, verify_backup
+from runbooks import prune_backups, restore_backup, take_backup, verify_backup
 from runbooks.backups.catalog import catalog, look_at
 from runbooks.backups.target import labelled
 from runbooks.backups.workspace import MARK, workspace_root
@@ -16,6 +16,7 @@ from runbooks.engine.step import Ended
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
 from runbooks.model.retention import Place
+from tests.backups.planted import ago, planted, through
 from tests.clients.dump_ground import inventory, lost
 from tests.runbooks.ground import Facts
 from tests.runbooks.scenario import YES, Scenario
@@ -90,4 +91,21 @@ class RestoredBackup(Scenario):
                 conn.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(sql.Identifier(name)))
 
 
-BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup, RestoredBackup)
+class PrunedBackups(Scenario):
+    runbook = prune_backups.RUNBOOK
+    kills = ("journal", "object")
+
+    def prepare(self, facts: Facts) -> prune_backups.Request:
+        repository = facts.repository()
+        new = [planted("sandbox", ago(days=days)) for days in (1, 2, 3)]
+        through(repository, [*new, *(planted("sandbox", ago(days=days)) for days in (100, 101))])
+        return prune_backups.Request.parse("")
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        found = catalog(facts.repository()).backups
+        assert all(one.complete and one.id.started.utc > ago(days=90) for one in found)
+        assert sum(one.verified(Rung.DECODED) for one in found) >= 3
+
+
+BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup, RestoredBackup, PrunedBackups)
