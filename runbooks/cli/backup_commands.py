@@ -138,6 +138,18 @@ def backup_prune(c: Context, place: str = "", env: str = "", confirm: str = "", 
     return Desk(c, env, confirm, as_json=json).start(RUNBOOK, request)
 
 
+@command(backup, "gate", env=f"{ENV}; all that follows -- is the command")
+def backup_gate(c: Context, env: str = "") -> Any:
+    """Run a command, such as a migration, only behind a backup that was just proved: invoke backup.gate -- COMMAND"""
+    import sys
+
+    from runbooks.cli.desk import Desk
+    from runbooks.cli.gate import command_in, pass_through
+
+    command = command_in(sys.argv)
+    pass_through(Desk(c, env, "", as_json=False), command)
+
+
 @command(
     schedule,
     "render",
