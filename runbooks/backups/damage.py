@@ -193,7 +193,10 @@ class _Work:
         return Tables.of(self.manifest, parse_toc(self.decrypted(toc).read_bytes()))
 
     def largest(self) -> list[StoredFile]:
-        return sorted(self.manifest.files, key=lambda file: (file.stored_size, file.name), reverse=True)
+        """Those with rows first."""
+        return sorted(
+            self.manifest.files, key=lambda file: (file.table is not None, file.stored_size, file.name), reverse=True
+        )
 
 
 def _cut(work: _Work) -> tuple[StoredFile, ...]:

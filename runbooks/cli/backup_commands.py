@@ -138,6 +138,26 @@ def backup_prune(c: Context, place: str = "", env: str = "", confirm: str = "", 
     return Desk(c, env, confirm, as_json=json).start(RUNBOOK, request)
 
 
+@command(
+    backup,
+    "break",
+    id="a whole backup's id, as invoke backup.list shows it; only a copy of it is damaged",
+    how="cut, flip, truncate-table, drop-file, swap-files, wrong-key or lost-rows",
+    env=ENV,
+    json=JSON,
+)
+def backup_break(c: Context, id: str = "", how: str = "", env: str = "", json: bool = False) -> Any:
+    """Damage a copy of a backup in the sandbox, and see which rung of the proof catches it."""
+    from runbooks.backups.damage import How
+    from runbooks.cli.desk import Desk
+    from runbooks.model.backup_id import BackupId
+    from runbooks.report.damage import broken
+
+    backup_id, chosen = BackupId.parse(id), How.parse(how)
+    desk = Desk(c, env, "", as_json=json)
+    return broken(desk.world, backup_id, chosen, tell=desk.voice.say)
+
+
 @command(backup, "gate", env=f"{ENV}; all that follows -- is the command")
 def backup_gate(c: Context, env: str = "") -> Any:
     """Run a command, such as a migration, only behind a backup that was just proved: invoke backup.gate -- COMMAND"""
