@@ -138,7 +138,7 @@ class Checked(Record):
 
     still_there: tuple[str, ...]
     missing: tuple[str, ...]
-    """What should have stayed, and is not there as it was."""
+    """A sentence for each that should have stayed, and is not there as it was."""
 
 
 class Measured(Record):
@@ -296,15 +296,20 @@ def _check(running: Running[World, PrunePlan]) -> Checked:
     return Checked(
         still_there=tuple(f"{each.place} {each.backup}" for each in gone if (each.backup, each.place) in found),
         missing=tuple(
-            _name(copy)
+            f"{_name(copy)} was to stay, and {lost}"
             for copy in plan.kept
-            if copy.complete and not _as_before(copy, found.get((copy.id, copy.place)))
+            if (lost := _lost(copy, found.get((copy.id, copy.place))))
         ),
     )
 
 
-def _as_before(copy: Copy, now: Listed | None) -> bool:
-    return now is not None and now.complete and (now.trouble is None or copy.standing.failure is not None)
+def _lost(copy: Copy, now: Listed | None) -> str | None:
+    """What became of one that is not there as it was; half ones may come and go."""
+    if not copy.complete:
+        return None
+    if now is None or not now.complete:
+        return "is not there any more: was it this machine?"
+    return None if copy.standing.failure is not None else now.trouble
 
 
 def _measure(running: Running[World, PrunePlan]) -> Measured:
@@ -353,7 +358,7 @@ def ending(plan: PrunePlan, results: Mapping[str, Record]) -> Ending:
     left = tuple(each for each in deleted.outcomes if each.left)
     wrong = (
         *(f"{name} was deleted, and is there again" for name in checked.still_there),
-        *(f"{name} was to stay, and is not there as it was: was it this machine?" for name in checked.missing),
+        *checked.missing,
     )
     verdict = Verdict.FAILED if wrong else Verdict.INCOMPLETE if left else Verdict.PROVED
     if not plan.drops and not wrong:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from runbooks import accidental_delete, drill, prune_backups, restore_backup, take_backup, undo_recovery, verify_backup
+from runbooks import (
+    accidental_delete,
+    drill,
+    prune_backups,
+    restore_backup,
+    sync_backups,
+    take_backup,
+    undo_recovery,
+    verify_backup,
+)
 from runbooks.engine.step import AnyRunbook
 from runbooks.model.errors import NotFound
 
@@ -13,6 +22,7 @@ RUNBOOKS: tuple[AnyRunbook, ...] = (
     take_backup.RUNBOOK,
     verify_backup.RUNBOOK,
     prune_backups.RUNBOOK,
+    sync_backups.RUNBOOK,
     drill.RUNBOOK,
 )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.backups.prove import write_new
-from runbooks.clients.archive_types import Lock
+from runbooks.backups.storing import put
 from runbooks.clients.repository import Repository
 from runbooks.clients.seal import Sealer
 from runbooks.model.backup import Manifest, StoredFile, Tier
@@ -99,7 +99,7 @@ class Shipping:
             self._close_local(manifest)
         if self._unsent is None:
             self._sent.append(manifest.id.manifest_key)
-            self._put(manifest.id.manifest_key, manifest.to_bytes(), "manifest")
+            put(self._repository, manifest.id, self._order.tier, MANIFEST, manifest.to_bytes())
         else:
             raise self._unsent
 
@@ -149,23 +149,14 @@ class Shipping:
     def _send(self, sealed: Path, sha256: str) -> None:
         if self._unsent is not None:
             return
-        key = self._order.id.file_key(sealed.name)
-        self._sent.append(key)
+        order = self._order
+        self._sent.append(order.id.file_key(sealed.name))
         try:
-            self._put(key, sealed, "data", sha256)
+            put(self._repository, order.id, order.tier, sealed.name, sealed, sha256=sha256)
         except BloomError as error:
             if self._local is None:
                 raise
             self._unsent = self._unsent or error
-
-    def _put(self, key: str, content: Path | bytes, part: str, sha256: str | None = None) -> None:
-        repository, tier = self._repository, self._order.tier
-        rule = repository.policy.tiers[tier]
-        until = rule.locked_until(self._order.id.started)
-        lock = Lock(rule.lock_mode, until) if rule.lock_mode and until else None
-        storage_class = repository.upload_class(tier) if part == "data" else "STANDARD"
-        tags = repository.tags(tier, part)
-        repository.archive.put(key, content, tags=tags, storage_class=storage_class, lock=lock, sha256=sha256)
 
     def _close_local(self, manifest: Manifest) -> None:
         assert self._local is not None

@@ -170,6 +170,15 @@ def backup_gate(c: Context, env: str = "") -> Any:
     pass_through(Desk(c, env, "", as_json=False), command)
 
 
+@command(backup, "sync", env=ENV, json=JSON)
+def backup_sync(c: Context, env: str = "", json: bool = False) -> Any:
+    """Send local copies that the archive does not hold whole, and prove what arrived."""
+    from runbooks.cli.desk import Desk
+    from runbooks.sync_backups import RUNBOOK, Request
+
+    return Desk(c, env, "", as_json=json).start(RUNBOOK, Request())
+
+
 @command(
     schedule,
     "render",

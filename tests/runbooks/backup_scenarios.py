@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from psycopg import sql
 
-from runbooks import prune_backups, restore_backup, take_backup, verify_backup
+from runbooks import prune_backups, restore_backup, sync_backups, take_backup, verify_backup
 from runbooks.backups.catalog import catalog, look_at
+from runbooks.backups.clearing import remove
+from runbooks.backups.sync import Behind, behind
 from runbooks.backups.target import labelled
 from runbooks.backups.workspace import MARK, workspace_root
 from runbooks.clients.postgres import connect
+from runbooks.clients.repository import Repository
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
+from runbooks.model.moment import Moment
 from runbooks.model.retention import Place
 from tests.backups.planted import ago, planted, through
 from tests.clients.dump_ground import inventory, lost
@@ -108,4 +114,35 @@ class PrunedBackups(Scenario):
         assert sum(one.verified(Rung.DECODED) for one in found) >= 3
 
 
-BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (TakenBackup, VerifiedBackup, RestoredBackup, PrunedBackups)
+class SyncedBackups(Scenario):
+    runbook = sync_backups.RUNBOOK
+    asks = False
+    kills = ("journal", "object")
+
+    def prepare(self, facts: Facts) -> sync_backups.Request:
+        ended = facts.engine().start(take_backup.RUNBOOK, take_backup.Request(tier=Tier.DAILY), facts.world(), YES)
+        taken = ended.results["take"]
+        assert isinstance(taken, take_backup.Taken)
+        remove(facts.repository(), BackupId.parse(taken.id), Place.ARCHIVE)
+        return sync_backups.Request()
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        for record in ended.results["prove"].records:  # type: ignore[attr-defined]
+            for place in Place:
+                assert look_at(facts.repository(), record.backup, place).verified(Rung.DECODED)
+        assert not list(behind_of(facts.repository()))
+
+
+def behind_of(repository: Repository) -> Iterator[Behind]:
+    local, archived = catalog(repository, Place.LOCAL), catalog(repository)
+    return behind(local, archived, repository.policy, Moment.of(datetime.now(UTC)))
+
+
+BACKUP_SCENARIOS: tuple[type[Scenario], ...] = (
+    TakenBackup,
+    VerifiedBackup,
+    RestoredBackup,
+    PrunedBackups,
+    SyncedBackups,
+)

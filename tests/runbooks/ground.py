@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,9 @@ class Facts:
         )
 
     def repository(self) -> Repository:
+        """With local copies, which policy.toml only proposes."""
         facts = ArchiveFacts.of(json.loads(self.archive))
-        return sandboxed("sandbox", Policy.load(ROOT / "policy.toml"), facts)
+        return replace(sandboxed("sandbox", Policy.load(ROOT / "policy.toml"), facts), local=facts.local)
 
     def engine(self, voice: Silent | None = None) -> Engine:
         return Engine(
