@@ -170,6 +170,19 @@ def backup_gate(c: Context, env: str = "") -> Any:
     pass_through(Desk(c, env, "", as_json=False), command)
 
 
+@command(backup, "kit", out="new folder for the kit", env=ENV, json=JSON)
+def backup_kit(c: Context, out: str = "", env: str = "", json: bool = False) -> Any:
+    """A folder with all that a restore without this program needs but the backup and its key: to print and to keep."""
+    from runbooks.backups.kit import kit_of
+    from runbooks.cli.desk import Desk
+    from runbooks.report.kit import free, written
+
+    folder, world = free(out), Desk(c, env, "", as_json=json).world
+    policy = world.policy
+    kit = kit_of(world.repository, contacts=policy.contacts, zone=policy.local_timezone, now=world.now())
+    return written(kit, folder)
+
+
 @command(backup, "sync", env=ENV, json=JSON)
 def backup_sync(c: Context, env: str = "", json: bool = False) -> Any:
     """Send local copies that the archive does not hold whole, and prove what arrived."""
