@@ -183,6 +183,26 @@ def backup_kit(c: Context, out: str = "", env: str = "", json: bool = False) -> 
     return written(kit, folder)
 
 
+@command(
+    backup,
+    "keys",
+    new="make an age pair: a new file for its private key; nothing else is needed for it",
+    env=ENV,
+    json=JSON,
+)
+def backup_keys(c: Context, new: str = "", env: str = "", json: bool = False) -> Any:
+    """Who can open the backups, tried on one file of the newest; or a new pair of keys."""
+    from pathlib import Path
+
+    from runbooks.report.keys import keys, made
+
+    if new:
+        return made(Path(new))
+    from runbooks.cli.desk import Desk
+
+    return keys(Desk(c, env, "", as_json=json).world.repository)
+
+
 @command(backup, "sync", env=ENV, json=JSON)
 def backup_sync(c: Context, env: str = "", json: bool = False) -> Any:
     """Send local copies that the archive does not hold whole, and prove what arrived."""
