@@ -174,7 +174,7 @@ def _preview(about: Prospect) -> Preview:
             ("proved so far", f"rung {int(source.rung)}: {MEANING[source.rung]}"),
             ("to be fetched", f"{about.files:,} files, {what.size / 1e6:,.1f} MB decrypted, removed again"),
             ("target", f"PostgreSQL {_version(about.found.identity.server_version)}, as {about.destination.role}"),
-            ("restored by", f"{what.client}, {about.jobs} at a time, owned by {about.destination.role}"),
+            ("restored by", f"{what.client}, up to {about.jobs} at a time, owned by {about.destination.role}"),
         ),
         tables=tuple(_left_out_tables(what)),
         warnings=tuple(_warnings(about)),

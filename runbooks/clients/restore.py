@@ -15,7 +15,7 @@ from runbooks.clients.dump_toc import read_toc
 from runbooks.clients.postgres import connect
 from runbooks.clients.programs import Program
 from runbooks.clients.restore_archive import check_files, client_for_archive, decode
-from runbooks.clients.restore_complaints import Complaint, Kind, Toleration, classify
+from runbooks.clients.restore_complaints import SETTINGS_SINCE, Complaint, Kind, Toleration, classify
 from runbooks.clients.restore_outlook import LeftOut, Outlook, Target, foresee, require_all_tables, require_room
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import ProofFailed, Refused
@@ -107,7 +107,9 @@ def restore(
     with login(dsn, "bloom-dr restore") as way, tempfile.TemporaryDirectory(prefix="bloom-dr-") as place:
         listed = Path(place) / "list"
         listed.write_text("".join(f"{entry.id};\n" for entry in plan.entries))
-        command: list[str | Path] = [client.path, "--format=directory", f"--jobs={jobs}", "--verbose", "--no-password"]
+        at_once = _at_once(dsn, client, jobs)
+        command: list[str | Path] = [client.path, "--format=directory", f"--jobs={at_once}", "--verbose"]
+        command += ["--no-password"]
         command += [f"--use-list={listed}", "--no-tablespaces", f"--dbname={way.conninfo}"]
         command += [] if owners else ["--no-owner", "--no-privileges"]
         deadline = started + time_limit.total_seconds()
@@ -119,6 +121,14 @@ def restore(
     if code == 1 and all(complaint.kind is Kind.WARNING for complaint in complaints):
         raise failure("restore the dump", code, story, safe=_UNFINISHED)
     return RestoreResult(complaints, plan.left_out, plan.grants, client, time.monotonic() - started)
+
+
+def _at_once(dsn: Dsn, client: Program, jobs: int) -> int:
+    """One, where each session begins with a complaint about a setting that the older server does not have: of several
+    that complain at the same time the words mix, and what is not understood is a failure (C02)."""
+    with connect(dsn, application_name="bloom-dr restore") as conn:
+        server = conn.info.server_version // 10000
+    return 1 if any(server < since <= client.version[0] for since in SETTINGS_SINCE) else jobs
 
 
 class _Counting:

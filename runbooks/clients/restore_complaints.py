@@ -50,6 +50,9 @@ HARMLESS: tuple[tuple[str, str], ...] = (
 )
 """Pattern of the whole complaint, and reason. An error is waved through only if all of it is understood."""
 
+SETTINGS_SINCE = (14, 17)
+"""The versions that brought the settings of the first one."""
+
 _SUMMARY = re.compile(r"errors ignored on restore: \d+")
 
 

@@ -76,9 +76,13 @@ class Desk:
             pass
         else:
             raise AssertionError("nobody was asked")
+        return self.planned(self.last)
+
+    def planned(self, run: RunId) -> RestorePlan:
+        """What the journal holds."""
         return next(
             RestorePlan.model_validate(entry.data["plan"])
-            for entry in self.runs.reading(self.last).entries
+            for entry in self.runs.reading(run).entries
             if entry.event == "planned"
         )
 
