@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from invoke.collection import Collection
@@ -67,8 +67,8 @@ def _answer(call: Callable[[], Any], *, as_json: bool) -> None:
             signal.signal(number, _interrupt)
     try:
         code = _carry_out(call, as_json=as_json)
-    except KeyboardInterrupt:
-        code = _interrupted(as_json=as_json)
+    except KeyboardInterrupt as stopped:
+        code = _interrupted(getattr(stopped, "__notes__", ()), as_json=as_json)
     if code:
         raise Exit(code=code)
 
@@ -95,11 +95,11 @@ def _carry_out(call: Callable[[], Any], *, as_json: bool) -> int:
     return answer.exit_code
 
 
-def _interrupted(*, as_json: bool) -> int:
+def _interrupted(notes: Sequence[str], *, as_json: bool) -> int:
     from runbooks.cli.local import console
     from runbooks.report.answer import of_interruption
 
-    console().interrupted()
+    console().interrupted(notes)
     answer = of_interruption(console().run_id)
     _say(answer.data if as_json else answer.text)
     return answer.exit_code

@@ -140,11 +140,13 @@ class Console:
         if self.run_id is not None and not isinstance(error, _NOBODY_TO_CALL):
             self._call()
 
-    def interrupted(self) -> None:
-        """Ctrl-C, or a signal that asks to stop."""
+    def interrupted(self, notes: Sequence[str] = ()) -> None:
+        """Ctrl-C, or a signal that asks to stop. `notes` say what did not come about with it."""
         self._rest()
         self._line("")
         self._line("interrupted", "bold red")
+        for note in notes:
+            self._line(f"  also:  {note}", "red")
         if self.run_id is not None:
             self._line("  safe:  the journal holds every step that was begun; resuming looks first at what it did")
             self._line(f"  next:  invoke run.resume {self.run_id}")

@@ -105,7 +105,8 @@ def test_the_command_runs_behind_a_proved_backup_as_if_it_had_been_typed(operato
 
 
 def test_a_command_that_is_killed_tells_so(operator: Operator) -> None:
-    assert operator.invoke(*GATE, "sh", "-c", "kill -TERM $$").code == -signal.SIGTERM
+    killed = "invoke backup.gate -- sh -c 'kill -TERM $$'"
+    assert operator.paste(f"{killed}; exit $?").code == 128 + signal.SIGTERM
 
 
 def test_a_broken_pipe_ends_the_command_as_it_does_without_us(operator: Operator) -> None:
@@ -150,8 +151,9 @@ def test_ctrl_c_during_the_backup_stops_the_command_too(operator: Operator, tmp_
     process = operator.start(*GATE, *command)
     lines_until(process, "take")
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=LIMIT)
+    _, told = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
+    assert f"the command was not run: {sys.executable}" in told
     assert not mark.exists()
 
 
