@@ -13,7 +13,7 @@ from runbooks.clients.repository import Repository
 from runbooks.model.backup import Tier
 from runbooks.model.duration import spell
 from runbooks.model.errors import MetricsFault, PolicyFault, Stale
-from runbooks.model.freshness import EARLY, Freshness, judge
+from runbooks.model.freshness import EARLY, PROVING, Freshness, judge
 from runbooks.model.metrics import of_ages
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Place
@@ -22,7 +22,7 @@ from runbooks.report.answer import Answer
 
 _MINUTE = timedelta(minutes=1)
 _HEAD = ("backup", "started", "tier", "age", "rows", "MB", "proved", "storage", "locked until (UTC)")
-_HALF = "half a backup: it has no manifest, so it is none (or it is being taken just now)"
+_HALF = "half a backup: it has no manifest, so it is none"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def _proved(one: Listed) -> str:
 
 def _remarks(one: Listed, asked: Asked) -> Iterator[str]:
     if not one.complete:
-        yield _HALF
+        running = one.id.started.utc + asked.repository.policy.time_limit + PROVING > asked.now.utc
+        yield f"{_HALF}; {'it may be one that is being taken' if running else 'a run that failed left it behind'}"
     if (failure := one.standing.failure) is not None:
         why = "; ".join(failure.details) or "no reason was noted"
         yield f"!! BROKEN beyond rung {int(failure.rung)} ({failure.rung.name.lower()}): {why}"
@@ -231,7 +232,7 @@ def _legacy(legacy: Iterable[ListedLegacy], asked: Asked) -> Iterator[str]:
 
 def _foreign(found: Catalog) -> Iterator[str]:
     if found.foreign:
-        yield f"{found.foreign:,} other objects lie there; they are none of ours, and are never touched"
+        yield f"other objects that lie there: {found.foreign:,}; none of ours, and never touched"
 
 
 def _newest(newest: Listed | None, asked: Asked) -> str:
@@ -249,13 +250,13 @@ def _offered(asked: Asked, before: Moment, offer: Offer, shown: Catalog) -> Iter
     else:
         yield f"NONE from before then is verified (rung {asked.rung}) and can be read now"
     if offer.colder is not None:
-        takes = "" if isinstance(offer.colder.access, Readable) else f", {_access(offer.colder.access, asked.zone)}"
-        yield f"newer, and verified: {offer.colder.id}{takes}; lost with it: {_lost(offer.colder, before, asked)}"
+        yield f"newer, and verified: {offer.colder.id}"
+        yield f"    {_access(offer.colder.access, asked.zone)}"
+        yield f"    lost with it: {_lost(offer.colder, before, asked)}"
     if offer.unproved is not None:
-        yield (
-            f"newer, but not verified: {offer.unproved.id}; lost with it: {_lost(offer.unproved, before, asked)}; "
-            f"try it: invoke backup.verify --id {offer.unproved.id} --rung {asked.rung}"
-        )
+        yield f"newer, but not verified: {offer.unproved.id}"
+        yield f"    lost with it: {_lost(offer.unproved, before, asked)}"
+        yield f"    try it: invoke backup.verify --id {offer.unproved.id} --rung {asked.rung}"
     if offer.take is None and shown.legacy:
         yield f"the newest old single file that is surely from before then: {shown.legacy[-1].backup.key}"
 
