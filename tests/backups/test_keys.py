@@ -6,11 +6,14 @@ import shutil
 import stat
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from runbooks.backups.catalog import catalog
 from runbooks.backups.keys import check, new_pair
+from runbooks.clients.archive_types import Cold
 from runbooks.clients.repository import Repository, key_files, keys_from
 from runbooks.clients.seal import KeyPair
 from runbooks.model.backup import Manifest, Verdict
@@ -120,6 +123,24 @@ def test_a_file_that_was_exchanged_fails(s3: S3Server, place: Repository, backup
     assert answer.exit_code == 30
     assert f"{smallest.stored_name} has other content than was stored" in answer.text
     assert f"next: invoke backup.verify --id {backup.id}" in answer.text
+
+
+def test_a_backup_that_has_to_be_thawed_first_is_passed_over(
+    place: Repository, backup: Manifest, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = taken(place, ground.database("CREATE TABLE t (i int)"), tmp_path)
+    for cold, code, tried in (({newer.id}, 0, str(backup.id)), ({newer.id, backup.id}, 31, None)):
+        found = catalog(place)
+        gone_cold = tuple(
+            replace(one, access=Cold(timedelta(hours=12))) if one.id in cold else one for one in found.backups
+        )
+        seen = replace(found, backups=gone_cold)
+        monkeypatch.setattr("runbooks.backups.keys.catalog", lambda _, seen=seen: seen)
+        answer = keys(place)
+        assert answer.exit_code == code, answer.text
+        assert (answer.data["tried"] and answer.data["tried"]["id"]) == tried
+        assert answer.data["newest"]["id"] == str(newer.id)
+        assert ("there is no whole backup that can be read now" in answer.text) == (code == 31)
 
 
 def test_a_key_file_that_others_may_read_is_refused(place: Repository, backup: Manifest, tmp_path: Path) -> None:
