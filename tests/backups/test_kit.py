@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -21,10 +22,12 @@ from runbooks.backups.kit import kit_of
 from runbooks.clients import programs
 from runbooks.clients.repository import Repository
 from runbooks.clients.seal import KeyPair
+from runbooks.clients.seal_gpg import home
 from runbooks.model.backup import Manifest
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import LocalFault, NotFound, Refused, UsageFault
 from runbooks.model.policy import Contact
+from runbooks.model.secret import Secret
 from runbooks.report.kit import free, written
 from runbooks.sandbox import cluster, scratch
 from runbooks.sandbox.s3 import S3Server
@@ -200,21 +203,35 @@ def test_the_script_in_python_makes_the_same_of_it(mine: Fetched, target: tuple[
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
-@pytest.mark.parametrize("script", ["decrypt.sh", "decrypt.py"])
-def test_what_gpg_encrypted_is_decrypted_too(
-    s3: S3Server, environment: str, ground: Ground, tmp_path: Path, script: str
+@pytest.mark.parametrize("passphrase", ["", pytest.param("open sesame", marks=pytest.mark.long)])
+def test_what_gpg_encrypted_is_decrypted_too_and_its_private_key_stays_nowhere(
+    s3: S3Server, environment: str, ground: Ground, tmp_path: Path, passphrase: str
 ) -> None:
-    pair = KeyPair.new("gpg")
+    pair = gpg_pair(passphrase)
     encryption = {"method": "gpg", "recipients": [pair.recipient]}
     place = repository(s3, environment=environment, endpoint=s3.endpoint, encryption=encryption)
     manifest = taken(place, ground.database("CREATE TABLE t (i int); INSERT INTO t VALUES (1)"), tmp_path)
     kit = fetched(s3, place, manifest, pair, tmp_path)
-    program = "sh" if script == "decrypt.sh" else sys.executable
-    done = kit.offline(program, script, "fetched", kit.key, "out")
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in (kit.folder / "out").iterdir()} == {"dump", "globals.sql", "check.sql"}
-    left = [path for path in Path("/tmp").iterdir() if path.name.startswith(("kit-", "tmp.")) and path.is_dir()]
-    assert not [path for path in left if (path / "pubring.kbx").exists()], "the private key stayed in a keyring"
+    given = {}
+    if passphrase:
+        (tmp_path / "passphrase").write_text(passphrase + "\n")
+        given = {"GPG_PASSPHRASE_FILE": str(tmp_path / "passphrase")}
+    for program, script, out in (("sh", "decrypt.sh", "one"), (sys.executable, "decrypt.py", "other")):
+        with TemporaryDirectory(prefix="k") as short:  # gpg's agent has its socket below it
+            done = kit.offline(program, script, "fetched", kit.key, out, TMPDIR=short, **given)
+            assert done.returncode == 0, done.stderr
+            assert not list(Path(short).iterdir()), "the private key stayed in a keyring"
+        assert {path.name for path in (kit.folder / out).iterdir()} == {"dump", "globals.sql", "check.sql"}
+
+
+def gpg_pair(passphrase: str) -> KeyPair:
+    """As `KeyPair.new`, but with a passphrase."""
+    with home() as at:
+        given = ("--passphrase", passphrase)
+        at.run(*given, "--quick-gen-key", "test", "future-default", "default", "never")
+        public, _ = at.run("--armor", "--export")
+        private, _ = at.run(*given, "--armor", "--export-secret-keys")
+    return KeyPair("gpg", public.decode(), Secret(private.decode()))
 
 
 # --- it does not say whole when it is not ----------------------------------------------------------------------------
