@@ -39,7 +39,7 @@ def free(text: str) -> Path:
 
 
 def written(kit: Kit, folder: Path) -> Answer:
-    """Write the kit into a `free` folder (0700, made if it is not there); its files are 0600, and hold no secret.
+    """Write the kit into a `free` folder (0700, made if it is not there): no secret, files 0600, scripts 0700.
 
     LocalFault, also if a file of it is there already; what was written before stays.
     """
@@ -53,7 +53,7 @@ def written(kit: Kit, folder: Path) -> Answer:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         for name, text in texts.items():
-            _new(folder / name, text)
+            _new(folder / name, text, 0o600 if name.endswith(".md") else 0o700)
     return _answer(kit, folder)
 
 
@@ -69,8 +69,8 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _new(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+def _new(path: Path, text: str, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
