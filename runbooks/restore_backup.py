@@ -179,7 +179,7 @@ def _preview(about: Prospect) -> Preview:
         tables=tuple(_left_out_tables(what)),
         warnings=tuple(_warnings(about)),
         undo=f"drop database {about.destination.database}"
-        if about.tables is None
+        if about.tables is None or about.destination.missing
         else f"drop the tables {', '.join(about.tables)}",
     )
 
@@ -349,7 +349,7 @@ def _require_ours(running: Running[World, RestorePlan], conn: Connection, left: 
     filled = {note["filling"] for note in running.notes if "filling" in note}
     if not filled:
         require_room(conn, running.plan.about.tables)
-    if there.missing and oid_of(conn) in filled and labelled(conn) == _unfinished(running):
+    if oid_of(conn) in filled and labelled(conn) == _unfinished(running):
         return
     half = "; this run was stopped in the middle, so that is not complete and not to be used" if filled else ""
     raise Refused(
@@ -532,7 +532,11 @@ def ending(plan: RestorePlan, results: Mapping[str, Record]) -> Ending:
     return Ending(
         verdict=verdict,
         summary=f"{compared.rows:,} rows of {compared.tables:,} tables are in {about.destination}"
-        + (f", as in {_state(about)}" if verdict is not Verdict.FAILED else ", and they are NOT what was backed up"),
+        + (
+            f", as they were {_state(about)}"
+            if verdict is not Verdict.FAILED
+            else ", and they are NOT what was backed up"
+        ),
         facts=(
             ("backup", about.source.key),
             ("not in it", f"everything written in the {_age(about)} before this restore was planned"),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import socket
+import socketserver
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -112,7 +116,7 @@ def test_c07_a_target_that_holds_something_is_refused_with_a_list_and_stays_as_i
     target = desk.target(script)
     before = holds(target)
     with pytest.raises(Refused, match=f"is not empty; it holds {told}"):
-        desk.restore(backup.id)
+        desk.restore(backup.id, consenting=Consenting("tester"))
     assert holds(target) == before
 
 
@@ -156,6 +160,43 @@ def test_the_backups_own_source_is_refused_however_it_is_spelled(
     desk.name(respelled(desk.facts.dsn())[spelling])
     with pytest.raises(WrongTarget, match="environment's own database"):
         desk.restore(own_backup.id)
+
+
+def test_the_backups_own_source_is_refused_behind_a_tunnel(desk: Desk, own_backup: Manifest) -> None:
+    """Address and port are others: the servers themselves are the witnesses."""
+    dsn = desk.facts.dsn()
+    with tunnel(dsn.port) as port:
+        desk.name(Dsn("localhost", port, dsn.user, dsn.password, dsn.database, (("sslmode", "disable"),)))
+        with pytest.raises(WrongTarget, match="environment's own database, spelled otherwise"):
+            desk.restore(own_backup.id)
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[int]:
+    """Another port of this machine that leads to `port`."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as inner:
+                back = threading.Thread(target=pour, args=(inner, self.request))
+                back.start()
+                pour(self.request, inner)
+                back.join()
+
+    def pour(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while octets := source.recv(65536):
+                sink.sendall(octets)
+            sink.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.005,))
+        serving.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def test_the_environments_own_database_is_refused_by_name(desk: Desk, own_backup: Manifest) -> None:
@@ -376,6 +417,27 @@ def test_c03_a_restore_with_failed_statements_is_no_restore_and_names_them(
     assert "not complete and not to be used" in failed.value.safe
     if to != "rds":
         assert str(comment(target)).startswith("UNFINISHED, not to be used")
+
+
+@pytest.mark.parametrize("harm", ["DELETE FROM public.t WHERE id = 7", "UPDATE public.t SET name = 'x' WHERE id = 7",
+                                  "SELECT setval('public.t_id_seq', 3)", "DROP INDEX public.by_name"])  # fmt: skip
+def test_what_arrived_otherwise_than_it_was_backed_up_is_told_as_a_failure(
+    desk: Desk, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """As if pg_restore had failed without saying so."""
+    manifest = taken(desk.place, ground.database(SMALL + "; CREATE INDEX by_name ON t (name)"), tmp_path)
+    real = programs.find("pg_restore", at_least=17)
+    script = (
+        f'[ "$1" = --version ] && exec "{real.path}" "$1"\n"{real.path}" "$@" || exit\n'
+        f'for a; do case $a in --dbname=*) "{real.sibling("psql")}" "${{a#--dbname=}}" -qc "{harm}";; esac; done'
+    )
+    fake(tmp_path / "bin", "pg_restore", script)
+    monkeypatch.setenv(programs.SETTING, str(tmp_path / "bin"))
+    ended = desk.restore(manifest.id, "neon/harmed")
+    assert ended.ending.verdict is Verdict.FAILED, ended.ending
+    assert "they are NOT what was backed up" in ended.ending.summary
+    assert "FAILED, 1 things left open" in str(comment(desk.on_neon("harmed")))
+    run(desk.facts.dsn(), "DROP DATABASE harmed")
 
 
 def test_c08_tables_that_point_at_each_other_come_back_for_an_ordinary_login(
