@@ -19,12 +19,13 @@ from runbooks.clients.repository import KEYS, Repository
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
-from runbooks.model.backup import Rung, Tier, standing
+from runbooks.model.backup import ProofRecord, Rung, Tier, standing
 from runbooks.model.backup import Verdict as Proved
 from runbooks.model.backup_id import BackupId
 from runbooks.model.duration import spell
 from runbooks.model.errors import NotFound, UsageFault
 from runbooks.model.metrics import of_proof
+from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.model.retention import Place
 
@@ -291,7 +292,10 @@ def _prove_one(running: Running[World, VerifyPlan], backup: BackupId) -> Outcome
             repository, listed.manifest, up_to=wanted.rung, opener=repository.opener(), place=wanted.place,
             workspace=folder, by=f"{RUNBOOK.name} {running.id} by {world.operator}", clock=world.now, tell=tell,
         )  # fmt: skip
-    stored = [store(repository, listed.manifest.tier, record, wanted.place) for record in records]
+    stored: list[ProofRecord] = []
+    for record in records:
+        later = _after((*listed.proofs, *stored), record)
+        stored.append(store(repository, listed.manifest.tier, later, wanted.place))
     failure = standing((*listed.proofs, *stored)).failure
     outcome = Outcome(
         backup=backup,
@@ -307,6 +311,14 @@ def _prove_one(running: Running[World, VerifyPlan], backup: BackupId) -> Outcome
     )
     running.note(outcome.as_json())
     return outcome
+
+
+def _after(earlier: tuple[ProofRecord, ...], record: ProofRecord) -> ProofRecord:
+    """Dated behind all of them: a clock that went back must not let an older proof refute this one."""
+    last = max((proof.at for proof in earlier), default=None)
+    if last is None or record.at > last:
+        return record
+    return record.model_copy(update={"at": Moment.of(last.utc + timedelta(seconds=1))})
 
 
 def _tell(running: Running[World, VerifyPlan], backup: BackupId, text: str) -> None:

@@ -261,6 +261,9 @@ def _papers(
             if proof.backup != folder.id:
                 trouble = f"{key} is the proof of {proof.backup}"
                 continue
+            if manifest is not None and proof.manifest not in (None, manifest.digest):
+                trouble = f"{key} is the proof of another backup, which lay here before this one took its place"
+                continue
             proofs.append(proof)
     except ValidationError:
         trouble = "its manifest or a proof beside it is not what this program writes"

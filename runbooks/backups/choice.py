@@ -13,6 +13,7 @@ from runbooks.model.backup import Rung
 from runbooks.model.backup_id import BackupId, LegacyBackup
 from runbooks.model.duration import spell
 from runbooks.model.errors import NotFound, Refused, UsageFault
+from runbooks.model.freshness import EARLY
 from runbooks.model.inventory import Inventory, TableKind
 from runbooks.model.moment import Moment
 from runbooks.model.nearest import did_you_mean
@@ -45,14 +46,20 @@ def named(text: str) -> BackupId | LegacyBackup | None:
 
 
 def choose(
-    repository: Repository, wanted: BackupId | LegacyBackup | None, *, before: Moment | None, place: Place
+    repository: Repository,
+    wanted: BackupId | LegacyBackup | None,
+    *,
+    before: Moment | None,
+    place: Place,
+    now: Moment | None = None,
 ) -> Choice:
-    """The named backup, or the newest usable one, if can be one that is proved and readable now.
+    """The named backup, or the newest usable one, if can be one that is proved and readable now. One that says that it
+    was started after `now` is never the newest: its clock was wrong, and it may be older than any.
 
     NotFound; Refused for a named one that is half, damaged or known to be broken; UsageFault for another environment's.
     """
     if wanted is None:
-        return _newest(repository, before, place)
+        return _newest(repository, before, place, now)
     if wanted.environment != repository.environment:
         raise UsageFault(
             f"{wanted} is a backup of {wanted.environment}, and this is {repository.environment}",
@@ -79,11 +86,14 @@ def _old_file(repository: Repository, wanted: LegacyBackup, place: Place) -> Lis
     raise NotFound(f"there is no old backup {wanted}", safe=_SAFE, next_step="see what there is: invoke backup.list")
 
 
-def _newest(repository: Repository, before: Moment | None, place: Place) -> Choice:
+def _newest(repository: Repository, before: Moment | None, place: Place, now: Moment | None) -> Choice:
     rung = Rung(repository.policy.verified_rung)
     there = catalog(repository, place)
     if before is not None:
         there = there.before(before)
+    known = there
+    if now is not None:
+        there = there.before(Moment.of(now.utc + EARLY))
     found = (
         there.newest(lambda one: one.verified(rung) and isinstance(one.access, Readable))
         or there.newest(lambda one: one.usable and isinstance(one.access, Readable))
@@ -96,8 +106,8 @@ def _newest(repository: Repository, before: Moment | None, place: Place) -> Choi
             safe=_SAFE,
             next_step=_instead(there),
         )
-    newer = [one for one in reversed(there.backups) if one.id.started > found.id.started]
-    told = [_passed_over(one, found, rung) for one in newer]
+    newer = [one for one in reversed(known.backups) if one.id.started > found.id.started]
+    told = [_passed_over(one, found, rung) if one in there.backups else _of_the_future(one) for one in newer]
     return Choice(found, (*told[:_MOST], *([f"and {len(told) - _MOST} more newer ones"] if told[_MOST:] else ())))
 
 
@@ -105,6 +115,10 @@ def _instead(there: Catalog) -> str:
     if there.legacy:
         return f"name the newest old file: invoke backup.restore {there.legacy[-1].backup}, with the same --to"
     return "see what there is, and what is wrong with it: invoke backup.list"
+
+
+def _of_the_future(one: Listed) -> str:
+    return f"{one.id} is dated in the future, so nobody knows how new it is; to have it, name it instead of latest"
 
 
 def _passed_over(one: Listed, found: Listed, rung: Rung) -> str:

@@ -90,7 +90,7 @@ def climb(
     def record(verdict: Verdict, details: Iterable[str]) -> ProofRecord:
         return ProofRecord(
             backup=manifest.id, at=clock(), rung=climbing.rung, verdict=verdict, by=by, details=tuple(details),
-            seconds=time.monotonic() - started,
+            seconds=time.monotonic() - started, manifest=manifest.digest,
         )  # fmt: skip
 
     held = verdict is Verdict.COULD_NOT_VERIFY and climbing.rung > Rung.UPLOADED

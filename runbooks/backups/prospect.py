@@ -84,7 +84,8 @@ def look(world: World, wish: Wish, run: str, tell: Tell) -> Prospect:
     wanted = named(wish.backup)
     opener = repository.opener() if isinstance(wanted, LegacyBackup) else repository.require_opener()
     tell(f"reading what backups of {repository.environment} there are")
-    choice = choose(repository, wanted, before=wish.before, place=Place.LOCAL if wish.local else Place.ARCHIVE)
+    place = Place.LOCAL if wish.local else Place.ARCHIVE
+    choice = choose(repository, wanted, before=wish.before, place=place, now=world.now())
     source = source_of(choice.found)
     manifest = None if source.legacy else manifest_of(repository, source)
     tables = resolve_tables(manifest.inventory, wish.tables) if manifest and wish.tables else None

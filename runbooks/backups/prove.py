@@ -58,7 +58,7 @@ def prove_by_reading(
         return record.model_copy(update={"details": (*record.details, error.happened)})
     return ProofRecord(
         backup=manifest.id, at=clock(), rung=rung, verdict=verdict, by=by, details=details,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - started, manifest=manifest.digest,
     )  # fmt: skip
 
 

@@ -97,7 +97,8 @@ class Decoding:
 
     def close(self) -> None:
         """Broken if the content stops in the middle."""
-        if self._decoder is not None and not self._decoder.eof:
+        # Of an empty large object pg_dump compresses nothing, not even an end.
+        if self._decoder is not None and not self._decoder.eof and self._file.size > 0:
             raise Broken(Rung.REREAD, f"{self._file.name} stops in the middle of a compressed block")
         if self._file.table is not None and not _END_OF_ROWS.search(self._tail):
             raise Broken(Rung.REREAD, f"{self._file.name} holds rows of {self._file.table} without their end")

@@ -8,7 +8,8 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,8 @@ class Shipping:
         if self._local is not None:
             self._close_local(manifest)
         if self._unsent is None:
-            self._sent.append(manifest.id.manifest_key)
-            put(self._repository, manifest.id, self._order.tier, MANIFEST, manifest.to_bytes())
+            with self._sending(manifest.id.manifest_key):
+                put(self._repository, manifest.id, self._order.tier, MANIFEST, manifest.to_bytes())
         else:
             raise self._unsent
 
@@ -150,13 +151,23 @@ class Shipping:
         if self._unsent is not None:
             return
         order = self._order
-        self._sent.append(order.id.file_key(sealed.name))
         try:
-            put(self._repository, order.id, order.tier, sealed.name, sealed, sha256=sha256)
+            with self._sending(order.id.file_key(sealed.name)):
+                put(self._repository, order.id, order.tier, sealed.name, sealed, sha256=sha256)
         except BloomError as error:
             if self._local is None:
                 raise
             self._unsent = self._unsent or error
+
+    @contextmanager
+    def _sending(self, key: str) -> Iterator[None]:
+        """What may have been sent is removed again if this fails; what somebody else has put there is not ours."""
+        self._sent.append(key)
+        try:
+            yield
+        except Refused:
+            self._sent.remove(key)
+            raise
 
     def _close_local(self, manifest: Manifest) -> None:
         assert self._local is not None

@@ -95,7 +95,7 @@ def dump(
         command: list[str | Path] = [
             *(client.path, "--format=directory", f"--jobs={jobs}", f"--compress={compress}", "--verbose", "--no-sync"),
             *(f"--snapshot={snapshot}", f"--lock-wait-timeout={round(lock_wait.total_seconds() * 1000)}"),
-            *("--no-password", f"--file={folder}", f"--dbname={way.conninfo}"),
+            *("--no-password", f"--file={folder}", f"--dbname={way.conninfo}", *_encoding(conn)),
         ]
         deadline = started + time_limit.total_seconds()
         code, story = run(command, way.environment, deadline=deadline, on_line=handing.hear, on_tick=watch.look)
@@ -104,6 +104,11 @@ def dump(
             raise watch.explain(error) if isinstance(error, TableLocked) else error
         files, toc = handing.finish()
     return DumpResult(files, toc, tuple(story.warnings), client, time.monotonic() - started)
+
+
+def _encoding(conn: Connection) -> tuple[str, ...]:
+    """The table of contents is read as UTF-8, whatever the database is written in. SQL_ASCII cannot be converted."""
+    return () if conn.info.parameter_status("server_encoding") == "SQL_ASCII" else ("--encoding=UTF8",)
 
 
 class _Handing:
@@ -175,7 +180,7 @@ class _Handing:
             size = path.stat().st_size
         except FileNotFoundError as error:
             raise _not_whole(f"it announces {name}, and there is no such file") from error
-        if size == 0 and not name.startswith("blobs"):
+        if size == 0 and not name.startswith("blob"):  # a large object may be empty
             raise _not_whole(f"{name} is empty")
         self._given[name] = DumpedFile(name, size, table)
         self._on_file(path, table)

@@ -174,7 +174,7 @@ def _query(piece: _Piece) -> sql.Composed:
     shape = piece.shape
     columns = sql.SQL(", ").join(
         sql.SQL("t.{}").format(sql.Identifier(name)) if how == "value"
-        else sql.SQL("t.{}::text").format(sql.Identifier(name))
+        else sql.SQL('t.{}::text COLLATE "C"').format(sql.Identifier(name))  # else equal means equal to its collation
         for name, how in shape.columns
     )  # fmt: skip
     # OFFSET 0 keeps the planner from computing the hash three times.

@@ -114,8 +114,9 @@ _SEQUENCES = """
 SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname)
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND NOT EXISTS (SELECT 1 FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+  AND (NOT EXISTS (SELECT 1 FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                   AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+       OR EXISTS (SELECT 1 FROM pg_extension AS e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY c.oid
 """
 
@@ -162,7 +163,8 @@ SELECT 'default value', count(*) FROM pg_attrdef AS d JOIN relation AS r ON r.oi
 
 
 def objects(conn: Connection) -> tuple[ObjectCount, ...]:
-    return tuple(ObjectCount(name=row[0], count=row[1]) for row in conn.execute(_OBJECTS) if row[1])
+    """Never empty, as that would mean that nobody has counted: none of a kind is 0 of it."""
+    return tuple(ObjectCount(name=row[0], count=row[1]) for row in conn.execute(_OBJECTS))
 
 
 def extensions(conn: Connection) -> tuple[Extension, ...]:

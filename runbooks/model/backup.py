@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
@@ -127,6 +128,11 @@ class Manifest(Record):
         return self
 
     @property
+    def digest(self) -> str:
+        """Of all that it says: a proof names it, so that it is none of what takes this one's place."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
+
+    @property
     def size(self) -> int:
         """Octets of the dump, before encryption."""
         return sum(file.size for file in self.files)
@@ -162,6 +168,8 @@ class ProofRecord(Record):
     """Who or what did it."""
     details: tuple[str, ...] = ()
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    manifest: Sha256 | None = None
+    """`Manifest.digest` of what was proved; None if that was not kept."""
 
     @model_validator(mode="after")
     def _can_fail_there(self) -> Self:
