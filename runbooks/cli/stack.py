@@ -8,6 +8,7 @@ from runbooks.model.dsn import Dsn
 from runbooks.model.errors import UsageFault
 from runbooks.report.answer import Answer, plain
 from runbooks.sandbox import daemon
+from runbooks.sandbox.archive import ArchiveFacts
 from runbooks.sandbox.daemon import Running
 from runbooks.sandbox.place import FACTS
 
@@ -32,9 +33,9 @@ def down(*, delete: bool) -> Answer:
 
 
 def status() -> Answer:
-    found = daemon.status(daemon.default_root())
+    found = daemon.look(daemon.default_root())
     if found.running:
-        text = f"the local stack runs\n{_where(found.running)}"
+        text = f"the local stack runs\n{_where(found.running)}\n{_archive(found.archive)}"
     elif found.exists:
         text = f"the local stack does not run; its databases are in {found.root}\nnext: invoke sandbox.up"
     else:
@@ -64,4 +65,13 @@ def _where(running: Running) -> str:
         f"  API      {running.api_url} (its key is in {running.root / FACTS})\n"
         f"  project  {running.project_id}, default branch {running.default_branch_id}\n"
         f"  folder   {running.root}"
+    )
+
+
+def _archive(facts: ArchiveFacts | None) -> str:
+    if facts is None:
+        return "  archive  does not run; the first command that needs it starts it"
+    return (
+        f"  archive  {facts.endpoint}, bucket {facts.bucket} (its private key is {facts.key_file})\n"
+        f"           local copies in {facts.local}, metrics in {facts.metrics_file}"
     )

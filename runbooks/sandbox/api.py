@@ -17,7 +17,7 @@ import psycopg
 
 from runbooks.model.errors import BloomError
 from runbooks.sandbox import routes
-from runbooks.sandbox.archive import SandboxArchive
+from runbooks.sandbox.archive import ROUTE, SandboxArchive
 from runbooks.sandbox.faults import ApiFault, Fault
 from runbooks.sandbox.plane import Answer, Call, Plane
 from runbooks.sandbox.processes import LOCALHOST
@@ -25,8 +25,6 @@ from runbooks.sandbox.processes import LOCALHOST
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v2"
-ARCHIVE = "/sandbox/archive"
-"""Not Neon's: where the stack's own S3 is, started if need be."""
 LARGEST_BODY = 1024 * 1024
 
 
@@ -98,8 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(given.encode(), f"Bearer {self.server.key}".encode()):
             raise Fault.BAD_KEY()
         parts = urlsplit(self.path)
-        if (self.command, parts.path) == ("POST", ARCHIVE):
-            return 200, self.server.archive.facts().reveal()
+        if parts.path == ROUTE and self.command in ("GET", "POST"):
+            return _archive(self.server.archive, start=self.command == "POST")
         if not parts.path.startswith(PREFIX + "/"):
             raise Fault.NO_ROUTE()
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -127,6 +125,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         log.debug(format, *args)
+
+
+def _archive(archive: SandboxArchive, *, start: bool) -> Answer:
+    """With its secrets: who has the stack's key is its operator."""
+    try:
+        facts = archive.start() if start else archive.running()
+    except BloomError as error:
+        log.exception("the archive could not be started")
+        told = {"kind": type(error).__name__, "happened": error.happened, "safe": error.safe, "next": error.next_step}
+        return 503, {"error": told}
+    return 200, {"archive": facts.reveal() if facts else None}
 
 
 def _refusal(fault: ApiFault, request_id: str) -> dict[str, Any]:

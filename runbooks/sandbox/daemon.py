@@ -10,23 +10,25 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlsplit
 
-from runbooks.model.errors import SandboxFault
+from runbooks.model.errors import SandboxFault, ToolMissing
 from runbooks.model.secret import Secret
+from runbooks.sandbox.archive import ROUTE, ArchiveFacts
 from runbooks.sandbox.osuser import Account
 from runbooks.sandbox.place import FACTS, is_held, make_root
 from runbooks.sandbox.processes import command_line
 
-if TYPE_CHECKING:
-    from runbooks.sandbox.archive import ArchiveFacts
-
 SETTING = "BLOOM_DR_SANDBOX"
 MODULE = "runbooks.sandbox.daemon"
+LOG = "supervisor.log"
 UP_LIMIT = timedelta(minutes=2)
+LOOK_LIMIT = timedelta(seconds=5)
 DOWN_LIMIT = timedelta(seconds=60)
 
 
@@ -51,6 +53,8 @@ class Status:
     root: Path
     exists: bool
     running: Running | None
+    archive: ArchiveFacts | None = None
+    """None while it does not run: it is started when something needs it."""
 
 
 def default_root() -> Path:
@@ -65,7 +69,14 @@ def default_root() -> Path:
 
 def status(root: Path) -> Status:
     root = root.absolute()
-    return Status(root, (root / "state.json").exists(), _facts(root) if is_held(root) else None)
+    running = _facts(root) if is_held(root) else None
+    return Status(root, (root / "state.json").exists(), running)
+
+
+def look(root: Path) -> Status:
+    """As `status`, and with the archive, which the stack is asked for. Starts nothing. Raises SandboxFault."""
+    found = status(root)
+    return replace(found, archive=_ask(found.running, "GET")) if found.running else found
 
 
 def up(root: Path) -> Running:
@@ -75,7 +86,7 @@ def up(root: Path) -> Running:
     """
     root = root.absolute()
     make_root(root, Account.choose())
-    log = root / "supervisor.log"
+    log = root / LOG
     child = None if is_held(root) else _spawn(root, log)
     until = time.monotonic() + UP_LIMIT.total_seconds()
     while True:
@@ -113,7 +124,10 @@ def down(root: Path, *, delete: bool = False) -> None:
 
 
 def archive(root: Path) -> ArchiveFacts:
-    """The running stack's own S3, which it starts at the first call; that takes seconds. Raises SandboxFault."""
+    """The running stack's own S3, which it starts at the first call; that takes seconds. Safe to repeat.
+
+    Raises SandboxFault, also if no stack runs; ToolMissing if the stack finds no S3 server on its machine.
+    """
     running = status(root).running
     if running is None:
         raise SandboxFault(
@@ -121,25 +135,39 @@ def archive(root: Path) -> ArchiveFacts:
             safe="nothing was started",
             next_step="invoke sandbox.up (or name another environment with --env)",
         )
-    import httpx  # only where it is needed: `sandbox.status` is typed often
+    facts = _ask(running, "POST")
+    if facts is None:
+        raise _unasked(running, "says that it has none")
+    return facts
 
-    from runbooks.sandbox.api import ARCHIVE
-    from runbooks.sandbox.archive import ArchiveFacts
 
-    url = running.api_url.rsplit("/api/", 1)[0] + ARCHIVE
-    try:
-        with httpx.Client(trust_env=False, timeout=UP_LIMIT.total_seconds()) as client:
-            answer = client.post(url, headers={"Authorization": f"Bearer {running.api_key.reveal()}"})
-        told = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise _failed(f"did not answer for its archive ({type(error).__name__})", root / "supervisor.log") from error
-    if answer.status_code != 200:
-        raise SandboxFault(
-            f"the archive of the local stack could not be started: {told.get('message')}",
-            safe="the databases of the stack run on",
-            next_step=f"read {root / 'supervisor.log'}, cure it, then run the same command again",
-        )
-    return ArchiveFacts.of(told)
+def _ask(running: Running, method: str) -> ArchiveFacts | None:
+    """What the stack says about its archive: GET looks, POST starts it first."""
+    from http.client import HTTPConnection, HTTPException  # only where it is needed: `sandbox.status` is typed often
+
+    limit = (UP_LIMIT if method == "POST" else LOOK_LIMIT).total_seconds()
+    with closing(HTTPConnection(urlsplit(running.api_url).netloc, timeout=limit)) as connection:
+        try:
+            connection.request(method, ROUTE, headers={"Authorization": f"Bearer {running.api_key.reveal()}"})
+            answer = connection.getresponse()
+            told: dict[str, Any] = json.loads(answer.read())
+        except (OSError, HTTPException, ValueError) as error:
+            raise _unasked(running, f"gave no answer ({type(error).__name__})") from error
+    if answer.status == 200:
+        return ArchiveFacts.of(told["archive"]) if told["archive"] else None
+    if answer.status == 503:
+        why = told["error"]
+        kind = ToolMissing if why["kind"] == ToolMissing.__name__ else SandboxFault
+        raise kind(why["happened"], safe=why["safe"], next_step=why["next"])
+    raise _unasked(running, f"answered {answer.status}: {told.get('message')}")
+
+
+def _unasked(running: Running, how: str) -> SandboxFault:
+    return SandboxFault(
+        f"the local stack was asked for its archive and {how}",
+        safe="its databases were not touched",
+        next_step=f"read {running.root / LOG}; `invoke sandbox.down` and `invoke sandbox.up` start it anew",
+    )
 
 
 def _facts(root: Path, *, already: bool = False) -> Running | None:

@@ -85,6 +85,10 @@ class S3Server:
         """The process that watches the server; it ends when the server has."""
         return self._process.pid if self._process else None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def client(self) -> Any:
         """A new client with this server's credentials."""
         return open_client(
@@ -166,11 +170,13 @@ class S3Server:
         return chosen
 
     def _arguments(self, ports: dict[str, int]) -> list[str]:
-        """All on loopback; nothing that serves or reports anywhere else."""
+        """All on loopback; nothing that serves or reports anywhere else. A master without peers need not wait for their
+        votes: without that the volumes often come too early, and try again after 5 s."""
         return [
             "-logtostderr=true", "server", f"-dir={self.home / 'data'}", f"-ip={LOCALHOST}", f"-ip.bind={LOCALHOST}",
             *(f"-{name}={port}" for name, port in ports.items()),
-            "-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0",
+            "-master.peers=none", "-master.telemetry=false", "-master.volumeSizeLimitMB=1024",
+            "-volume.max=0", "-volume.preStopSeconds=0",
             "-s3", f"-s3.config={self.home / 's3.json'}", "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
         ]  # fmt: skip
@@ -180,7 +186,7 @@ class S3Server:
         until = time.monotonic() + START_LIMIT.total_seconds()
         client = self.client()
         while not self._answers(client):
-            if self._process is None or self._process.poll() is not None:
+            if not self.is_running:
                 raise self._not_started("ended while it started")
             if time.monotonic() > until:
                 raise self._not_started(f"was not ready after {START_LIMIT}")

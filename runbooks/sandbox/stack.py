@@ -101,7 +101,7 @@ class Stack:
 
     def archive(self) -> ArchiveFacts:
         """The stack's own S3, started at the first call, which takes seconds. SandboxFault, ToolMissing."""
-        return self._api.archive.facts()
+        return self._api.archive.start()
 
     @property
     def project_id(self) -> str:
