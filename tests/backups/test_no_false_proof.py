@@ -15,6 +15,7 @@ from runbooks.backups.ladder import climb
 from runbooks.backups.prove import store
 from runbooks.backups.shipping import Shipping
 from runbooks.backups.workspace import workspace
+from runbooks.clients.dump_preflight import client_for, preflight
 from runbooks.clients.inventory import _Piece, _query
 from runbooks.clients.inventory_catalog import Shape
 from runbooks.clients.postgres import connect
@@ -27,7 +28,7 @@ from runbooks.sandbox.s3 import S3Server
 from runbooks.verify_backup import _after
 from tests.backups.ground import PAIR, order, read_again, repository, taken, the_time
 from tests.backups.planted import ago, in_archive, keys, planted
-from tests.clients.dump_ground import Ground, inventory, lost
+from tests.clients.dump_ground import Ground, inventory, lost, run
 from tests.stack import stack_root
 
 
@@ -133,6 +134,20 @@ def test_the_only_view_of_a_database_is_missed(ground: Ground) -> None:
     without, along = inventory(ground.database(table)), inventory(ground.database(table + view))
     assert [str(one) for one in lost(along, without)] == ["view: 1 expected, 0 found"]
     assert [str(one) for one in lost(without, along)] == ["view: 0 expected, 1 found"]
+
+
+def test_settings_of_the_database_that_no_restore_brings_are_told(ground: Ground) -> None:
+    dsn = ground.database()
+    run(dsn, f"ALTER DATABASE {dsn.database} SET search_path = app, public")
+    run(dsn, f"ALTER ROLE shop IN DATABASE {dsn.database} SET app.token = 'secret'")
+    with connect(dsn, application_name="test") as conn:
+        notes = preflight(conn, client_for(conn)).notes
+    told = (
+        f"ALTER DATABASE {dsn.database} SET search_path",
+        f"ALTER ROLE shop IN DATABASE {dsn.database} SET app.token",
+    )
+    assert [note.split(": ")[0] for note in notes] == [f"the dump does not hold {each}" for each in told]
+    assert "secret" not in str(notes)
 
 
 def test_an_empty_large_object_is_backed_up_and_restored(place: Repository, ground: Ground, tmp_path: Path) -> None:
