@@ -54,7 +54,7 @@ class Place:
 
 def run(runs: int, say: Callable[[str], None]) -> tuple[Comparison, ...]:
     with folder() as kept, _place(kept, say) as place:
-        return (_take(place, runs, say),)
+        return (_take(place, runs, say), _verify(place, runs, say))
 
 
 def _take(place: Place, runs: int, say: Callable[[str], None]) -> Comparison:
