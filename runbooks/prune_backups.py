@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from runbooks.backups.catalog import Catalog, Listed, catalog
-from runbooks.backups.clearing import judge_again, remove, with_tiers
+from runbooks.backups.clearing import judge_again, remove, require_read, with_tiers
 from runbooks.clients.repository import Repository
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
@@ -304,12 +304,15 @@ def _check(running: Running[World, PrunePlan]) -> Checked:
 
 
 def _lost(copy: Copy, now: Listed | None) -> str | None:
-    """What became of one that is not there as it was; half ones may come and go."""
+    """What became of one that is not there as it was; half ones may come and go. CouldNotVerify."""
     if not copy.complete:
         return None
     if now is None or not now.complete:
         return "is not there any more: was it this machine?"
-    return None if copy.standing.failure is not None else now.trouble
+    if copy.standing.failure is not None:
+        return None
+    require_read(now)
+    return now.trouble
 
 
 def _measure(running: Running[World, PrunePlan]) -> Measured:

@@ -54,6 +54,8 @@ class Listed:
     """The coldest of its files; `local` for a local copy."""
     access: Access
     locked_until: Moment | None
+    unread: bool = False
+    """Manifest or proofs were not handed out when this was looked at: `trouble` may be of the archive alone."""
 
     @property
     def usable(self) -> bool:
@@ -224,9 +226,10 @@ def _as_object(root: Path, path: Path) -> StoredObject | None:
 
 def _listed(repository: Repository, place: Place, objects: dict[str, StoredObject], folder: Folder) -> Listed:
     keys = [folder.id.file_key(name) for name in folder.files]
-    papers = (folder.id.manifest_key,) if folder.complete else ()
-    lying = [objects[key] for key in (*keys, *papers, *folder.proofs)]
-    manifest, proofs, trouble, locked = _papers(repository, place, folder)
+    written_last = (folder.id.manifest_key,) if folder.complete else ()
+    lying = [objects[key] for key in (*keys, *written_last, *folder.proofs)]
+    papers = _papers(repository, place, folder)
+    manifest = papers.manifest
     storage_class, access = _coldest(repository, [objects[key] for key in keys])
     return Listed(
         id=folder.id,
@@ -234,21 +237,28 @@ def _listed(repository: Repository, place: Place, objects: dict[str, StoredObjec
         manifest=manifest,
         complete=folder.complete,
         tier=manifest.tier if manifest else _tagged(repository, place, [*keys, *folder.proofs]),
-        standing=standing(proofs),
-        proofs=proofs,
-        trouble=trouble or _misfit(manifest, objects),
+        standing=standing(papers.proofs),
+        proofs=papers.proofs,
+        trouble=papers.trouble or _misfit(manifest, objects),
         stored_size=sum(each.size for each in lying),
         storage_class=storage_class if place is Place.ARCHIVE else "local",
         access=access,
-        locked_until=locked,
+        locked_until=papers.locked_until,
+        unread=papers.unread,
     )
 
 
-def _papers(
-    repository: Repository, place: Place, folder: Folder
-) -> tuple[Manifest | None, tuple[ProofRecord, ...], str | None, Moment | None]:
-    """Manifest, proofs, why not all of them could be read, and until when the manifest is locked."""
-    manifest, trouble, locked = None, None, None
+@dataclass(frozen=True)
+class _Papers:
+    manifest: Manifest | None
+    proofs: tuple[ProofRecord, ...]
+    trouble: str | None
+    unread: bool
+    locked_until: Moment | None
+
+
+def _papers(repository: Repository, place: Place, folder: Folder) -> _Papers:
+    manifest, trouble, locked, unread = None, None, None, False
     proofs: list[ProofRecord] = []
     try:
         if folder.complete:
@@ -268,8 +278,8 @@ def _papers(
     except ValidationError:
         trouble = "its manifest or a proof beside it is not what this program writes"
     except (ArchiveFault, NotFound, LocalFault) as error:
-        trouble = error.happened
-    return manifest, tuple(proofs), trouble, locked
+        trouble, unread = error.happened, True
+    return _Papers(manifest, tuple(proofs), trouble, unread, locked)
 
 
 def _misfit(manifest: Manifest | None, objects: dict[str, StoredObject]) -> str | None:

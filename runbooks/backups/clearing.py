@@ -14,7 +14,7 @@ from runbooks.clients.archive import Archive
 from runbooks.clients.repository import Repository
 from runbooks.model.backup import Tier
 from runbooks.model.backup_id import MANIFEST, BackupId, is_file_name, is_proof_name
-from runbooks.model.errors import LocalFault, NotFound
+from runbooks.model.errors import CouldNotVerify, LocalFault, NotFound
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Copy, Entry, Place, plan_prune
 from runbooks.model.shelf import Folder, sort_keys
@@ -26,7 +26,8 @@ def judge_again(repository: Repository, copy: Copy, guards: Iterable[Copy], now:
     """What the policy says of one backup now; None if it is gone.
 
     `guards`: the newest verified ones in the same place. Only those that are still there, and still verified, count:
-    as more of them only ever add to what may go, a judgement by a few is never too bold. Raises as `look_at`.
+    as more of them only ever add to what may go, a judgement by a few is never too bold. CouldNotVerify if one of
+    them cannot be read now; raises as `look_at`.
     """
     now_there = _look(repository, copy.id, copy.place)
     if now_there is None:
@@ -41,8 +42,20 @@ def judge_again(repository: Repository, copy: Copy, guards: Iterable[Copy], now:
 
 
 def _still(repository: Repository, guards: Iterable[Copy]) -> Iterable[Listed]:
-    found = (_look(repository, guard.id, guard.place) for guard in guards)
-    return (each for each in found if each is not None)
+    for guard in guards:
+        if (now := _look(repository, guard.id, guard.place)) is not None:
+            require_read(now)
+            yield now
+
+
+def require_read(one: Listed) -> None:
+    """CouldNotVerify if its manifest or proofs were not handed out, which says nothing about the backup."""
+    if one.unread:
+        raise CouldNotVerify(
+            f"whether {one.place} {one.id} is still what it was cannot be seen: {one.trouble}",
+            safe="nothing more was deleted; what went before stood behind verified newer backups",
+            next_step="when it can be read again, go on with the run; if it stays so: invoke backup.list",
+        )
 
 
 def _look(repository: Repository, backup: BackupId, place: Place) -> Listed | None:

@@ -19,7 +19,15 @@ from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
 from runbooks.model.backup import ProofRecord, Rung, Tier
 from runbooks.model.backup import Verdict as Proved
-from runbooks.model.errors import ArchiveFault, ConsentNeeded, LoginRefused, NotFound, Refused, UsageFault
+from runbooks.model.errors import (
+    ArchiveFault,
+    ConsentNeeded,
+    CouldNotVerify,
+    LoginRefused,
+    NotFound,
+    Refused,
+    UsageFault,
+)
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Place
 from runbooks.prune_backups import RUNBOOK, Request
@@ -396,7 +404,7 @@ def faults_from(s3: S3Server, tmp_path: Path, step: int) -> None:
             try:
                 desk.resume(RUNBOOK, faulty)
                 failed = False
-            except (ArchiveFault, Refused):
+            except (ArchiveFault, CouldNotVerify):
                 failed = True
             assert failed or len(proxy.seen) - calls <= number
         assert all(one.trouble is None for one in there(where)), "half a deletion looks like a backup"
