@@ -37,6 +37,7 @@ from runbooks.model.metrics import of_failed_backup, of_proof
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.model.retention import Place
+from runbooks.model.variables import missing
 
 BRANCH_SPARE = timedelta(hours=1)
 """A branch to dump from lives so much longer than a backup may take, in case nobody is left to remove it."""
@@ -148,6 +149,7 @@ class Alone:
 
 def survey(run: Run[World], request: Request) -> Survey:
     """Reads the database's catalog and the bucket's settings."""
+    _require_variables(run.world)
     world, repository = run.world, run.world.repository
     rule = repository.policy.tiers[request.tier]
     fingerprints = repository.fingerprints()
@@ -422,6 +424,16 @@ def _source(running: Running[World, BackupPlan]) -> Iterator[Dsn]:
             error.add_note(f"besides, branch {name} is still there (it expires by itself): {trouble.happened}")
         raise
     neon.remove_branch(made.branch.id, name=name)
+
+
+def _require_variables(world: World) -> None:
+    """UsageFault naming all that are not set, before anything else (C16)."""
+    if lacking := missing(world.environ, world.environment):
+        raise UsageFault(
+            f"not set in the environment: {', '.join(lacking)}",
+            safe="nothing was started",
+            next_step="set what is named; a scheduler brings nothing along: invoke schedule.render writes its files",
+        )
 
 
 def _require_disk(size: int) -> None:

@@ -11,22 +11,14 @@ from runbooks.cli.local import policy_path
 from runbooks.clients.archive import Archive
 from runbooks.clients.metrics import CloudWatch
 from runbooks.clients.repository import Repository, keys_from
-from runbooks.model.errors import PolicyFault, UsageFault
+from runbooks.model.errors import PolicyFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Environment, Policy
-from runbooks.model.variables import missing
 from runbooks.sandbox import daemon
 
 
 def repository_of(name: str, environment: Environment, policy: Policy) -> Repository:
-    """Raises PolicyFault without a section [backup], UsageFault naming the variables that are not set (C16), and
-    SandboxFault where the sandbox does not run, or has no S3."""
-    if lacking := missing(os.environ, environment):
-        raise UsageFault(
-            f"not set in the environment: {', '.join(lacking)}",
-            safe="nothing was started",
-            next_step="set what is named; a scheduler brings nothing along: invoke schedule.render writes its files",
-        )
+    """Raises PolicyFault without a section [backup]; SandboxFault where the sandbox does not run, or has no S3."""
     if environment.sandbox:
         return sandboxed(name, policy, daemon.archive(daemon.default_root()))
     if policy.backup is None:

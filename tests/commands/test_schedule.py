@@ -11,6 +11,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.commands.operator import Operator, Said
+from tests.commands.operator import ROOT, Operator, Said
 
 POLICY = """
 default_environment = "sandbox"
@@ -331,3 +332,17 @@ def _workflow(path: Path) -> dict[Any, Any]:
     read: dict[Any, Any] = yaml.safe_load(path.read_text())
     read["on"] = read.pop(True)  # YAML 1.1, which PyYAML reads and GitHub does not, takes `on` for true
     return read
+
+
+def test_c16_the_real_backup_names_all_missing_variables_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(POLICY + BACKUP)
+    environment = {
+        "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "BLOOM_DR_POLICY": str(tmp_path / "policy.toml"),
+        "BLOOM_DR_RUNS": str(tmp_path / "runs"), "AWS_ACCESS_KEY_ID": "half",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "backup.take", "--tier", "daily", *PRODUCTION],
+        cwd="/", env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "not set in the environment: BLOOM_NEON_KEY, AWS_SECRET_ACCESS_KEY" in done.stderr
