@@ -38,7 +38,13 @@ def test_the_way_by_hand_leads_to_a_preview_and_its_command_to_the_rows(tmp_path
             assert said.code == CODES["ConsentNeeded"], said
             assert newcomer.paste(said.pasted).code in (0, CODES["Incomplete"])
             assert newcomer.sql("select id from clients where id = 7") == [(7,)]
-            assert newcomer.paste(lines[6]).code == 0
+            taken, verified, restored, down = lines[6:]
+            assert newcomer.paste(taken).code == 0
+            assert newcomer.paste(verified).code == 0
+            said = newcomer.paste(restored)
+            assert said.code == CODES["ConsentNeeded"], said
+            assert newcomer.paste(said.pasted).code == 0
+            assert newcomer.paste(down).code == 0
             assert daemon.status(root).running is None
         finally:
             daemon.down(root)
