@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import subprocess
 from dataclasses import replace
@@ -22,6 +21,7 @@ from runbooks.report.keys import keys, made
 from runbooks.sandbox.s3 import S3Server
 from tests.backups.ground import PAIR, repository, taken, the_time
 from tests.clients.dump_ground import Ground
+from tests.foreign import foreign
 
 OTHER = KeyPair.new("age")
 
@@ -170,11 +170,10 @@ def test_a_new_pair_is_in_the_file_alone_and_opens_what_is_sealed_to_it(place: R
 
 
 def test_age_itself_reads_the_file(tmp_path: Path) -> None:
-    if shutil.which("age") is None:
-        pytest.skip("age is not installed (apt-get install age)")
+    age = foreign("age")
     public = new_pair(tmp_path / "key", the_time())
-    sealed = subprocess.run(["age", "-r", public], input=b"rows", capture_output=True, check=True).stdout
-    opened = subprocess.run(["age", "-d", "-i", tmp_path / "key"], input=sealed, capture_output=True, check=True).stdout
+    sealed = subprocess.run([age, "-r", public], input=b"rows", capture_output=True, check=True).stdout
+    opened = subprocess.run([age, "-d", "-i", tmp_path / "key"], input=sealed, capture_output=True, check=True).stdout
     assert opened == b"rows"
 
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from runbooks.clients import programs
 from runbooks.sandbox.s3 import S3Server
 from tests.backups.ground import PAIR, repository, taken
 from tests.clients.dump_ground import SHOP, Ground
-
-for tool in ("aws", "age"):
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed (apt-get install awscli age)", allow_module_level=True)
+from tests.foreign import foreign
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -31,11 +25,12 @@ def run(*command: str | Path, **environment: str) -> str:
 def test_aws_age_and_pg_restore_bring_a_backup_back_without_us(
     ground: Ground, s3: S3Server, environment: str, tmp_path: Path
 ) -> None:
+    aws, age = foreign("aws"), foreign("age")
     place = repository(s3, environment=environment)
     manifest = taken(place, ground.database(SHOP), tmp_path)
     fetched, plain, key = tmp_path / "fetched", tmp_path / "plain", tmp_path / "key"
     run(
-        "aws", "s3", "cp", "--recursive", "--only-show-errors", "--endpoint-url", s3.endpoint,
+        aws, "s3", "cp", "--recursive", "--only-show-errors", "--endpoint-url", s3.endpoint,
         f"s3://{s3.bucket}/{manifest.id}/", fetched,
         AWS_ACCESS_KEY_ID=s3.access_key, AWS_SECRET_ACCESS_KEY=s3.secret_key.reveal(), AWS_DEFAULT_REGION=s3.region,
     )  # fmt: skip
@@ -45,7 +40,7 @@ def test_aws_age_and_pg_restore_bring_a_backup_back_without_us(
     plain.mkdir()
     for file in told["files"]:
         assert run("sha256sum", fetched / file["stored_name"]).split()[0] == file["stored_sha256"]
-        run("age", "--decrypt", "--identity", key, "--output", plain / file["name"], fetched / file["stored_name"])
+        run(age, "--decrypt", "--identity", key, "--output", plain / file["name"], fetched / file["stored_name"])
         assert run("sha256sum", plain / file["name"]).split()[0] == file["sha256"]
     dsn = ground.database()
     password = dsn.password

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from runbooks.model.errors import ArchiveFault, LocalFault, LoginRefused, NotFou
 from runbooks.model.moment import Moment
 from runbooks.model.secret import Secret
 from runbooks.sandbox.s3 import S3Server
+from tests.foreign import foreign
 
 TAGS = {"tier": "daily", "environment": "production", "note": "a b&c=ü"}
 LARGE = 5 * archive_parts.MIB + 1000
@@ -276,9 +276,7 @@ def test_a_delete_works_in_a_bucket_without_versions(server: S3Server) -> None:
 def test_aws_s3_itself_reads_what_we_wrote(
     archive: Archive, server: S3Server, small_parts: None, tmp_path: Path
 ) -> None:
-    aws = shutil.which("aws")
-    if aws is None:
-        pytest.skip("the aws program is not on this machine")
+    aws = foreign("aws")
     content = os.urandom(LARGE)
     put(archive, "stock/file.age", content)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AWS_DEFAULT_REGION": server.region,

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import io
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from runbooks.clients.seal import KeyPair, Method, Opener, Sealer
 from runbooks.model.errors import ArchiveFault, LocalFault, LoginRefused, NotFound, PolicyFault, UsageFault
 from runbooks.model.secret import Secret
+from tests.foreign import foreign
 
 METHODS: tuple[Method, ...] = ("age", "gpg")
 _PAIRS = {(method, number): KeyPair.new(method, name=f"test {number}") for method in METHODS for number in (1, 2)}
@@ -229,9 +229,7 @@ def test_no_secret_is_shown_by_any_repr(pair: KeyPair) -> None:
 
 
 def test_stock_gpg_opens_what_we_sealed_and_we_open_what_it_sealed(tmp_path: Path) -> None:
-    gpg = shutil.which("gpg")
-    if gpg is None:
-        pytest.skip("gpg is not on this machine")
+    gpg = foreign("gpg")
     pair = _PAIRS["gpg", 1]
     for name, text in (("pub", pair.recipient), ("sec", pair.secret.reveal())):
         (tmp_path / name).write_text(text)

@@ -1,0 +1,25 @@
+"""Programs of others that our work has to be readable with. A laptop may lack them; CI installs and requires them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+REQUIRED = "BLOOM_DR_TESTS_REQUIRE_TOOLS"
+"""Set by .ci/run after it has installed them: from then on a missing one is a failure, not a skip."""
+PACKAGES = {"aws": "awscli", "age": "age", "gpg": "gnupg"}
+
+
+def foreign(program: str) -> str:
+    """The path of a program in PACKAGES; without it the test is skipped, or fails where it is required."""
+    if found := shutil.which(program):
+        return found
+    why = (
+        f"tries our files with {program} itself, which is not on this machine: apt-get install {PACKAGES[program]}"
+        " (.ci/run installs it, and fails this test without it)"
+    )
+    if os.environ.get(REQUIRED):
+        pytest.fail(why)
+    pytest.skip(why)
