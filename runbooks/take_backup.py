@@ -52,7 +52,7 @@ class Request(Record):
         known = [each.value for each in Tier]
         if tier not in known:
             raise UsageFault(
-                f"{tier!r} is not a tier of backups",
+                f"{tier!r} is not a tier of backups" if tier else "no --tier says what kind of backup it is",
                 safe="nothing was started",
                 next_step=f"choose one of: {', '.join(f'invoke backup.take --tier {each}' for each in known)}",
             )

@@ -1,0 +1,157 @@
+"""What backup.take promises beside the dump itself: where it reads, who is kept out, what is told when it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks import take_backup
+from runbooks.backups.catalog import look_at
+from runbooks.clients.metrics import Inbox
+from runbooks.clients.postgres import connect
+from runbooks.clients.postgres_lock import BACKUP, hold_lock, require_lock
+from runbooks.clients.repository import Repository
+from runbooks.clients.seal import KeyPair
+from runbooks.clients.world import World
+from runbooks.engine.consent import Consenting
+from runbooks.engine.plan import Verdict
+from runbooks.engine.step import Ended, Run
+from runbooks.model.backup import Rung, Tier
+from runbooks.model.backup_id import BackupId
+from runbooks.model.errors import DatabaseFault, LockHeld, Refused
+from runbooks.model.policy_backup import Encryption, Tiers
+from runbooks.model.run_id import RunId
+from runbooks.sandbox.seed import seed
+from tests.runbooks.ground import Facts
+from tests.stack import Stack, stack_root
+
+RUN = RunId.parse("20251203-020000-k7qx")
+DAILY = take_backup.Request(tier=Tier.DAILY)
+NOBODY = Consenting("tester")
+
+
+@pytest.fixture(scope="module")
+def seeded() -> Iterator[Stack]:
+    with stack_root() as root, Stack.start(root) as stack:
+        seed(Facts.of(stack, root).dsn(), clients=100)
+        yield stack
+
+
+@pytest.fixture
+def facts(seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+    with stack_root() as home:
+        home.chmod(0o711)
+        monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
+        yield Facts.of(seeded, tmp_path / "runs", archive=True)
+
+
+def having(facts: Facts, **policy: Any) -> World:
+    """The world, with another backup policy."""
+    place = facts.repository()
+    changed = dataclasses.replace(place, policy=place.policy.model_copy(update=policy))
+    return dataclasses.replace(facts.world(), open_repository=lambda: changed)
+
+
+def taken(facts: Facts, world: World) -> Ended:
+    return facts.engine().start(take_backup.RUNBOOK, DAILY, world, NOBODY, RUN)
+
+
+def metrics(facts: Facts) -> list[str]:
+    sink = facts.repository().metrics
+    assert isinstance(sink, Inbox)
+    return [metric.name for metric in sink.read()]
+
+
+def test_from_a_branch_it_reads_only_there_and_removes_it(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = take_backup.take
+
+    def watched(repository: Repository, order: Any, **how: Any) -> Any:
+        read.append(order.dsn.host)
+        assert RUN.branch_name in facts.branch_names()
+        return real(repository, order, **how)
+
+    monkeypatch.setattr(take_backup, "take", watched)
+    ended = taken(facts, having(facts, from_branch=True))
+    assert ended.ending.verdict is Verdict.PROVED, ended.ending
+    assert read
+    assert read[0] != facts.dsn().host
+    assert RUN.branch_name not in facts.branch_names()
+
+
+def test_its_branch_goes_also_when_the_dump_fails(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        assert RUN.branch_name in facts.branch_names()
+        raise DatabaseFault("the dump failed", safe="nothing was stored", next_step="invoke run.list")
+
+    monkeypatch.setattr(take_backup, "take", failing)
+    with pytest.raises(DatabaseFault):
+        taken(facts, having(facts, from_branch=True))
+    assert RUN.branch_name not in facts.branch_names()
+    assert metrics(facts)[-1] == "BackupFailure"
+
+
+def test_c10_no_second_backup_starts_while_one_is_alive(facts: Facts) -> None:
+    before = metrics(facts)
+    with connect(facts.dsn(), application_name="other") as other:
+        with hold_lock(other, "20251203-015959-abcd", "ana@bloom", purpose=BACKUP):
+            with pytest.raises(LockHeld, match="another backup is at work .* 20251203-015959-abcd ana@bloom"):
+                taken(facts, facts.world())
+    assert metrics(facts) == before, "the other one is measured, not the one that stayed out"
+
+
+def test_a_recovery_does_not_wait_for_a_backup(facts: Facts) -> None:
+    with connect(facts.dsn(), application_name="backup") as one, connect(facts.dsn(), application_name="r") as two:
+        with hold_lock(one, "20251203-015959-abcd", "cron", purpose=BACKUP):
+            with hold_lock(two, "20251203-020001-abcd", "ana@bloom"):
+                require_lock(two)
+
+
+def test_a_lock_that_the_bucket_cannot_keep_is_refused_before_anything(facts: Facts) -> None:
+    world = having(facts, tiers=Tiers.model_validate({"daily": LOCKED}))
+    run: Run[World] = Run(world, RUN, Path(facts.runs), lambda text: None, never)
+    surveyed = take_backup.survey(run, DAILY)
+    assert surveyed.object_lock is True
+    assert take_backup.plan(DAILY, surveyed).about.lock_days == 1
+    with pytest.raises(Refused, match="has no object lock"):
+        take_backup.plan(DAILY, surveyed.model_copy(update={"object_lock": False}))
+
+
+LOCKED = {"local_days": 30, "s3_days": 90, "storage_class": "STANDARD_IA", "lock_mode": "GOVERNANCE", "lock_days": 1}
+
+
+def never(*_: Any) -> Ended:
+    raise AssertionError("a backup has no runs inside")
+
+
+def test_after_a_kill_without_a_private_key_it_does_not_say_proved(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of the process that took it is gone; what can be said is that every byte is there."""
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    stranger = dataclasses.replace(facts.repository(), open_keys=lambda _: None)
+    world = dataclasses.replace(facts.world(), open_repository=lambda: stranger)
+    with monkeypatch.context() as patch:
+        patch.setattr(take_backup, "prove_by_reading", dying)
+        with pytest.raises(KeyboardInterrupt):
+            taken(facts, world)
+    ended = facts.engine().resume(take_backup.RUNBOOK, RUN, world, NOBODY)
+    assert ended.ending.verdict is Verdict.COULD_NOT_VERIFY
+    assert "backup.verify" in ended.ending.left_open[0]
+    result = ended.results["take"]
+    assert isinstance(result, take_backup.Taken)
+    assert look_at(facts.repository(), BackupId.parse(result.id)).standing.rung is Rung.REREAD
+    assert metrics(facts)[-1] == "BackupFailure"
+
+
+def test_with_gpg_it_ends_proved_too(facts: Facts) -> None:
+    encryption = Encryption.model_validate({"method": "gpg", "recipients": [KeyPair.new("gpg").recipient]})
+    ended = taken(facts, having(facts, encryption=encryption))
+    assert ended.ending.verdict is Verdict.PROVED, ended.ending
