@@ -273,9 +273,10 @@ def _prove(running: Running[World, BackupPlan]) -> Proof:
     taken, pair = running.result(TAKE), running.held.pair
     backup = BackupId.parse(taken.id)
     manifest = Manifest.from_bytes(repository.archive.read(backup.manifest_key))
-    opener, recipients = repository.opener(), None
     if taken.own_key is not None and taken.own_key in pair.opener().fingerprints:
         opener, recipients = pair.opener(), (taken.own_key,)
+    else:  # another process took it, and its key is gone
+        opener, recipients = repository.opener(), None
     record = prove_by_reading(
         opening(repository, backup, Place.ARCHIVE), manifest, opener, recipients=recipients,
         by=_by(running), clock=running.world.now, tell=running.tell,

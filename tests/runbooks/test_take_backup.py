@@ -99,7 +99,7 @@ def test_c10_no_second_backup_starts_while_one_is_alive(facts: Facts) -> None:
     before = metrics(facts)
     with connect(facts.dsn(), application_name="other") as other:
         with hold_lock(other, "20251203-015959-abcd", "ana@bloom", purpose=BACKUP):
-            with pytest.raises(LockHeld, match="another backup is at work .* 20251203-015959-abcd ana@bloom"):
+            with pytest.raises(LockHeld, match=r"another backup is at work .* 20251203-015959-abcd ana@bloom"):
                 taken(facts, facts.world())
     assert metrics(facts) == before, "the other one is measured, not the one that stayed out"
 
