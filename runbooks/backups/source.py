@@ -30,6 +30,7 @@ from runbooks.model.record import Record, digest
 from runbooks.model.retention import Place
 
 SAFE = "no target was touched"
+NOT_IN_A_DUMP = "a dump holds no settings: the statement is in globals.sql of the backup, under the source's name"
 
 
 class Source(Record):
@@ -147,12 +148,16 @@ def foresee_dump(
     found = foresee(toc, target, owners=False, tables=tables)
     files = {entry.file for entry in found.entries if entry.file}
     names = needed(manifest, None) if tables is None else tuple(sorted({TOC, *files}))
+    settings = manifest.inventory.settings if tables is None else ()
     chosen = [t for t in manifest.inventory.tables if t.kind == "table" and (tables is None or t.name in tables)]
     return Foreseen(
         rows=manifest.inventory.rows if tables is None else sum(table.rows for table in chosen),
         tables=len(chosen),
         objects=len(found.entries),
-        left_out=tuple(LeftOut(what=each.what, reason=each.reason) for each in found.left_out),
+        left_out=(
+            *(LeftOut(what=each.what, reason=each.reason) for each in found.left_out),
+            *(LeftOut(what=each, reason=NOT_IN_A_DUMP) for each in settings),
+        ),
         lost_tables=found.lost_tables,
         grants=found.grants,
         names=names,

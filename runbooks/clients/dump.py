@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from runbooks.clients import inventory_catalog
 from runbooks.clients.dump_preflight import client_for
 from runbooks.clients.dump_process import failure, login, run
 from runbooks.clients.dump_toc import NAME as TOC
@@ -198,7 +199,8 @@ _RESTRICT = re.compile(rb"^\\(un)?restrict .*\n", re.MULTILINE)
 
 
 def globals_sql(dsn: Dsn, *, client: Program | None = None, time_limit: timedelta = timedelta(minutes=5)) -> bytes:
-    """The roles of the server as SQL, without passwords; equal for equal roles (C02: no random key in it).
+    """The roles of the server as SQL, without passwords, then the settings of the database; equal for equal ones (C02:
+    no random key in it).
 
     Raises as `dump` does.
     """
@@ -209,8 +211,11 @@ def globals_sql(dsn: Dsn, *, client: Program | None = None, time_limit: timedelt
         command += ["--no-password", f"--database={dsn.database}", f"--dbname={way.conninfo}"]
         deadline = time.monotonic() + time_limit.total_seconds()
         code, story = run(command, way.environment, deadline=deadline, stdout=subprocess.PIPE, on_output=out.extend)
+        with translated("read the settings of the database", safe=_SAFE):
+            settings = "".join(f"{name} TO {value};\n" for name, value in inventory_catalog.settings(conn))
     if code != 0:
         raise failure("write down the roles", code, story, safe=_SAFE)
     if b"PostgreSQL database cluster dump complete" not in out:
         raise _not_whole("the list of roles has no end")
-    return _RESTRICT.sub(b"", bytes(out))
+    head = "\n--\n-- Settings of the database, under its name at the source\n--\n\n" if settings else ""
+    return _RESTRICT.sub(b"", bytes(out)) + (head + settings).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from runbooks.clients import programs
+from runbooks.clients import inventory_catalog, programs
 from runbooks.clients.postgres import Connection
 from runbooks.clients.postgres_faults import translated
 from runbooks.clients.programs import Program
@@ -72,16 +72,6 @@ ORDER BY 1
 """
 
 
-# Values are not told: some keep secrets there.
-_SETTINGS = """
-SELECT 'ALTER ' || CASE WHEN s.setrole = 0 THEN 'DATABASE' ELSE format('ROLE %I IN DATABASE', r.rolname) END
-       || format(' %I SET %s', d.datname, split_part(c, '=', 1))
-FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
-LEFT JOIN pg_roles AS r ON r.oid = s.setrole, unnest(s.setconfig) AS c
-WHERE d.datname = current_database() ORDER BY 1
-"""
-
-
 def preflight(conn: Connection, client: Program) -> Preflight:
     """Check that `client` (a pg_dump) and `conn`'s role can dump the whole database; what is known of it. Only reads.
 
@@ -92,7 +82,7 @@ def preflight(conn: Connection, client: Program) -> Preflight:
         version, database, role, size = _row(conn, _FACTS)
         _check_versions(client, version // 10000)
         found = conn.execute(_TABLES).fetchall()
-        settings = [str(row[0]) for row in conn.execute(_SETTINGS)]
+        settings = inventory_catalog.settings(conn)
     _check_readable([name for name, kind, readable, _ in found if not readable and kind != "f"], role)
     _check_visible([name for name, _, _, hidden in found if hidden], role)
     tables = sum(kind in ("r", "p") for _, kind, *_ in found)
@@ -101,7 +91,9 @@ def preflight(conn: Connection, client: Program) -> Preflight:
         for name, kind, *_ in found
         if kind == "f"
     )
-    notes += tuple(f"the dump does not hold {each}: note it, and run it again after a restore" for each in settings)
+    notes += tuple(
+        f"the dump does not hold {each}: globals.sql beside it does, and a restore names it" for each, _ in settings
+    )
     return Preflight(client, version, database, role, size, tables, notes)
 
 

@@ -62,6 +62,7 @@ def take_inventory(
                 roles=catalog.roles(conn),
                 locale=catalog.locale(conn),
                 large_objects=_large_objects(conn) if only is None else LargeObjects(),
+                settings=tuple(name for name, _ in catalog.settings(conn)),
                 row_security=tuple(shape.name for shape in shapes if shape.row_security),
                 unpopulated=tuple(shape.name for shape in shapes if shape.kind == "m" and not shape.populated),
             )

@@ -200,6 +200,26 @@ def roles(conn: Connection) -> tuple[str, ...]:
     return tuple(str(row[0]) for row in conn.execute(_ROLES))
 
 
+_SETTINGS: LiteralString = """
+SELECT 'ALTER ' || CASE WHEN s.setrole = 0 THEN 'DATABASE' ELSE format('ROLE %I IN DATABASE', r.rolname) END
+       || format(' %I SET ', d.datname) || CASE WHEN n.name ~ '^[A-Za-z_][A-Za-z0-9_$.]*$' THEN n.name
+                                                ELSE quote_ident(n.name) END,
+       -- These hold a list of names that are quoted already, where they need it.
+       CASE WHEN n.name IN ('search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries',
+                            'shared_preload_libraries') THEN n.value ELSE quote_literal(n.value) END
+FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
+LEFT JOIN pg_roles AS r ON r.oid = s.setrole, unnest(s.setconfig) AS c,
+LATERAL (SELECT split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value) AS n
+WHERE d.datname = current_database() ORDER BY 1
+"""
+
+
+def settings(conn: Connection) -> tuple[tuple[str, str], ...]:
+    """The database's own settings, and those of roles in it: statement up to the name, and value. Some keep secrets
+    there, so values are for encrypted files only. No dump holds any of them."""
+    return tuple((str(row[0]), str(row[1])) for row in conn.execute(_SETTINGS))
+
+
 # As JSON, because the columns differ between the versions of PostgreSQL.
 _LOCALE: LiteralString = """
 SELECT pg_encoding_to_char(d.encoding)::text, to_jsonb(d) FROM pg_database AS d WHERE d.datname = current_database()

@@ -77,7 +77,7 @@ class StoredFile(Record):
     """One file of the dump, and the object it became."""
 
     name: FileName
-    """As pg_dump wrote it: `toc.dat`, `3345.dat.zst`; or `globals.sql`."""
+    """As pg_dump wrote it: `toc.dat`, `3345.dat.zst`; or `globals.sql`, the roles and the settings of the database."""
     size: Size
     sha256: Sha256
     stored_name: FileName

@@ -108,6 +108,9 @@ class Inventory(Record):
     large_objects: LargeObjects = LargeObjects()
     row_security: _Names = ()
     """Tables with row-level security switched on."""
+    settings: _Names = ()
+    """The database's own settings and those of roles in it, as statements without their values. A dump holds none of
+    them, so they are not compared: whoever restores is told."""
     unpopulated: _Names = ()
     """Materialized views without data."""
 

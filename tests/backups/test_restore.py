@@ -337,6 +337,40 @@ def test_c04_what_an_ordinary_login_cannot_have_is_told_before_and_after(
     assert value(target, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == "app"
 
 
+def test_settings_of_the_database_are_named_before_and_after_and_their_statements_are_in_the_backup(
+    desk: Desk, ground: Ground, tmp_path: Path
+) -> None:
+    source = ground.database("CREATE SCHEMA app; CREATE TABLE app.t (i int)")
+    name = source.database
+    run(source, f'ALTER DATABASE {name} SET search_path = app, "Odd, one"')
+    run(source, f"ALTER ROLE shop IN DATABASE {name} SET app.token = 'it''s secret'")
+    manifest = taken(desk.place, source, tmp_path)
+    target = desk.target()
+    plan = desk.plan(manifest.id)
+    settings = [f"ALTER DATABASE {name} SET search_path", f"ALTER ROLE shop IN DATABASE {name} SET app.token"]
+    assert [row[0] for row in plan.preview().tables[0].rows] == settings
+    ended = desk.resume(consenting=Consenting("tester", value=plan.confirmation()))
+    assert ended.ending.verdict is Verdict.INCOMPLETE, ended.ending
+    assert [each.split(": a dump")[0] for each in ended.ending.left_open] == [
+        f"was not restored: {s}" for s in settings
+    ]
+    assert "secret" not in desk.written()
+    opener = desk.place.opener()
+    assert opener is not None
+    written = fetch_one(opening(desk.place, manifest.id, Place.ARCHIVE), manifest, "globals.sql", opener).decode()
+    statements = [line for line in written.splitlines() if "DATABASE" in line and line.startswith("ALTER")]
+    run(ground.admin(), f"ALTER DATABASE {name} RESET ALL; ALTER ROLE shop IN DATABASE {name} RESET ALL")
+    for statement in statements:
+        run(ground.admin(), statement)
+    again = value(
+        source,
+        "SELECT array_agg(c ORDER BY c) FROM pg_db_role_setting s, unnest(setconfig) AS c"
+        f" WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = '{name}')",
+    )
+    assert again == ["app.token=it's secret", 'search_path=app, "Odd, one"']
+    assert value(target, "SELECT count(*) FROM app.t") == 0
+
+
 def test_c04_a_table_that_the_target_cannot_take_stops_it_before_the_first_statement(
     desk: Desk, ground: Ground, tmp_path: Path
 ) -> None:
