@@ -25,6 +25,14 @@ PROJECT = Path(__file__).parent.parent
 TABLES, ROWS = 6, 600_000
 """About 1.3 GB on the server."""
 
+POLICY = """
+default_environment = "sandbox"
+local_timezone = "UTC"
+[environments.sandbox]
+sandbox = true
+"""
+"""The project's own policy has assertions about Bloom's tables."""
+
 DUMP = 'pg_dump "$URL" | gzip > "$OUT"'
 CUSTOM = 'pg_dump -Fc -Z zstd:5 -f "$OUT" "$URL"'
 RESTORE = 'gunzip -c "$OUT" | psql -q -v ON_ERROR_STOP=1 "$TARGET" >/dev/null'
@@ -45,6 +53,7 @@ class Place:
         return {
             "BLOOM_DR_SANDBOX": str(self.home / "sandbox"),
             "BLOOM_DR_RUNS": str(self.home / "runs"),
+            "BLOOM_DR_POLICY": str(self.home / "policy.toml"),
             "PATH": f"{programs.find('pg_dump', at_least=17).path.parent}{os.pathsep}{os.environ['PATH']}",
             "PGPASSWORD": secret.reveal(),
             "URL": f"{where} dbname={self.dsn.database}",
@@ -147,6 +156,7 @@ def _place(kept: Path, say: Callable[[str], None]) -> Iterator[Place]:
     home.mkdir(mode=0o711)
     with ExitStack() as closing:
         closing.callback(shutil.rmtree, home, ignore_errors=True)
+        (home / "policy.toml").write_text(POLICY)
         running = daemon.up(home / "sandbox")
         closing.callback(daemon.down, home / "sandbox", delete=True)
         neon = Neon(api=running.api_url, key=running.api_key, project_id=running.project_id)

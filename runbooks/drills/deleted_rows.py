@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from runbooks import accidental_delete
-from runbooks.drills.ground import DrillRunning, consent, on, own_world, session
+from runbooks.drills.ground import DrillRunning, consent, note, noted, on, own_world, session
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Effect, Step
 from runbooks.model.moment import Moment
@@ -67,7 +67,7 @@ def _recover(running: DrillRunning) -> Recovered:
         writer.wait_for(len(writer.acknowledged) + 5)
         lost = writer.verify(conn)
         writes = len(writer.acknowledged)
-    return Recovered(
+    recovered = Recovered(
         run_id=str(ended.run_id),
         verdict=ended.ending.verdict,
         summary=ended.ending.summary,
@@ -75,6 +75,8 @@ def _recover(running: DrillRunning) -> Recovered:
         writes=writes,
         lost_writes=lost,
     )
+    # Once it is noted, the application does not write again: test 2 counts on what it has seen.
+    return note(running, recovered)
 
 
 def _compare(running: DrillRunning) -> Compared:
@@ -136,6 +138,7 @@ RECOVER = Step(
     deadline=timedelta(minutes=30),
     result=Recovered,
     run=_recover,
+    done=noted(Recovered),
 )
 COMPARE = Step(
     name="compare",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runbooks.backups.sandboxed import sandboxed
 from runbooks.clients.neon import Neon
@@ -21,6 +21,7 @@ from runbooks.model.dsn import Dsn
 from runbooks.model.errors import Refused
 from runbooks.model.objectives import Objective
 from runbooks.model.policy import SandboxEnvironment
+from runbooks.model.record import Record
 from runbooks.sandbox.stack import Stack
 
 OWN = SandboxEnvironment(sandbox=True)
@@ -114,3 +115,17 @@ def own_world(running: DrillRunning) -> World:
 def consent(running: DrillRunning) -> Consenting:
     """To what is asked about the drill's own target."""
     return Consenting(f"drill {running.id}", ask=lambda wanted: wanted)
+
+
+T = TypeVar("T", bound=Record)
+
+
+def note(running: DrillRunning, result: T) -> T:
+    """Make the result of a step durable that looks at the drill's database, or writes to it: later steps change it."""
+    running.note(result.as_json())
+    return result
+
+
+def noted(kind: type[T]) -> Callable[[DrillRunning], T | None]:
+    """For `Step.done`: what an earlier attempt has noted stands."""
+    return lambda running: kind.model_validate(running.notes[-1]) if running.notes else None

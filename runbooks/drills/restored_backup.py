@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from runbooks import restore_backup, take_backup, verify_backup
 from runbooks.backups.damage import How, damage
 from runbooks.backups.shipping import discard
-from runbooks.drills.ground import DrillRunning, consent, own_world, session
+from runbooks.drills.ground import DrillRunning, consent, note, noted, own_world, session
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Effect, Ended, Step
 from runbooks.model.backup import Manifest, Rung, Tier
@@ -69,13 +69,14 @@ def _back_up(running: DrillRunning) -> BackedUp:
     ended = running.nested(2, take_backup.RUNBOOK, request, own_world(running), consent(running))
     taken = ended.results[take_backup.TAKE.name]
     assert isinstance(taken, take_backup.Taken)
-    return BackedUp(
+    backed_up = BackedUp(
         run_id=str(ended.run_id),
         backup=BackupId.parse(taken.id),
         verdict=ended.ending.verdict,
         started=taken.started,
         before=before,
     )
+    return note(running, backed_up)
 
 
 def _spoil(running: DrillRunning) -> Spoiled:
@@ -178,6 +179,7 @@ BACK_UP = Step(
     deadline=timedelta(minutes=15),
     result=BackedUp,
     run=_back_up,
+    done=noted(BackedUp),
 )
 SPOIL = Step(
     name="spoil",
