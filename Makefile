@@ -4,23 +4,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# With Pulumi besides, which takes more room than all the rest: for what tests or provisions the infrastructure.
+INFRA := $(VENV)/.infra
 
-.PHONY: drill test test-long check bench lock clean
+.PHONY: drill test test-long check infra bench lock clean
 
 drill: $(READY)
 	$(BIN)/invoke drill.quarterly
 
-test: $(READY)
+test: $(INFRA)
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)
 
-test-long: $(READY)
+test-long: $(INFRA)
 	$(BIN)/python -m pytest -q -n 2 -m long
 
-check: $(READY)
+check: $(INFRA)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/invoke docs.pages --check
+
+infra: $(INFRA)
 
 bench: $(READY)
 	$(BIN)/python -m bench
@@ -36,10 +40,18 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Rewrites the lock file. It names no registry: pip asks the one it is set up for.
+$(INFRA): $(READY) requirements-infra.lock
+	@echo "adding Pulumi to $(VENV) (once; about half a minute)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	  --no-binary pulumi-neon --no-build-isolation --no-compile -r requirements-infra.lock
+	@touch $@
+
+# Rewrites the lock files. They name no registry: pip asks the one it is set up for.
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
 	  --extra sandbox --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
+	  --extra infra --extra infra-dev --constraint requirements.lock pyproject.toml -o requirements-infra.lock
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,13 +21,13 @@ def repository_of(name: str, environment: Environment, policy: Policy) -> Reposi
     """Raises PolicyFault without a section [backup]; SandboxFault where the sandbox does not run, or has no S3."""
     if environment.sandbox:
         return sandboxed(name, policy, daemon.archive(daemon.default_root()))
-    if policy.backup is None:
+    wanted = policy.backup_of(name)
+    if wanted is None:
         raise PolicyFault(
             "the policy has no section [backup]",
             safe="nothing was started",
             next_step="write one, as the policy.toml of this project shows",
         )
-    wanted = policy.backup
     archive = Archive(
         wanted.bucket, region=wanted.region, endpoint=wanted.endpoint, checksums=wanted.checksums, clock=_now
     )

@@ -17,6 +17,7 @@ from runbooks.model.errors import PolicyFault, UsageFault
 from runbooks.model.nearest import did_you_mean
 from runbooks.model.objectives import Objective
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.policy_stack import StackPolicy
 from runbooks.model.policy_targets import TargetPolicy
 from runbooks.model.section import Section
 from runbooks.model.zones import zone
@@ -164,6 +165,8 @@ class Policy(Section):
     """None: this team takes no backups with this program."""
     targets: Mapping[_Name, TargetPolicy] = {}
     """Where backups may be restored to, beside the environments' own Neon branches."""
+    stacks: Mapping[_Name, StackPolicy] = {}
+    """What Pulumi provisions."""
     contacts: Annotated[tuple[Contact, ...], Field(strict=False)] = ()
     """In the order in which they are called."""
 
@@ -172,6 +175,36 @@ class Policy(Section):
         if self.default_environment not in self.environments:
             raise ValueError(f"default_environment: {self._no_such_environment(self.default_environment)}")
         return self
+
+    @model_validator(mode="after")
+    def _stacks_stand_apart(self) -> Policy:
+        home: dict[str, str] = {}
+        buckets: dict[str, str] = {}
+        for name, stack in self.stacks.items():
+            for environment in stack.environments:
+                if environment not in self.environments:
+                    raise ValueError(f"stacks.{name}.environments: {self._no_such_environment(environment)}")
+                if (other := home.setdefault(environment, name)) != name:
+                    raise ValueError(f"stacks.{name}.environments: {environment!r} is in the stack {other!r} already")
+            if self.backup is None:
+                raise ValueError(f"stacks.{name}: a stack needs a section [backup]")
+            bucket = stack.bucket or self.backup.bucket
+            if (other := buckets.setdefault(bucket, name)) != name:
+                raise ValueError(
+                    f"stacks.{name}.bucket: is the bucket of the stack {other!r} too; give it one of its own"
+                )
+        return self
+
+    def stack_of(self, environment: str) -> str | None:
+        """The name of the stack that provisions for an environment; None: no stack does."""
+        return next((name for name, stack in self.stacks.items() if environment in stack.environments), None)
+
+    def backup_of(self, environment: str) -> BackupPolicy | None:
+        """[backup], with the bucket of the environment's stack. None: this team takes no backups with this program."""
+        stack = self.stack_of(environment)
+        if self.backup is None or stack is None or (bucket := self.stacks[stack].bucket) is None:
+            return self.backup
+        return self.backup.model_copy(update={"bucket": bucket})
 
     @classmethod
     def load(cls, path: Path) -> Policy:

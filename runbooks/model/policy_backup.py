@@ -159,13 +159,14 @@ class Tolerated(Section):
 
 _LOCK_WAIT = between("1s", "1h", "a shorter wait fails for nothing, and behind a longer one backups pile up")
 _TIME_LIMIT = between("1m", "7d", "a backup has to end, before the next but one starts")
-_BUCKET = r"(?!xn--)(?!.*-s3alias$)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+BUCKET = r"(?!xn--)(?!.*-s3alias$)(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+"""A bucket's name, as a pattern."""
 
 
 class BackupPolicy(Section):
     """Everything a backup needs to know, except secrets."""
 
-    bucket: Annotated[str, matching(_BUCKET, "the name of a bucket (without s3://)")]
+    bucket: Annotated[str, matching(BUCKET, "the name of a bucket (without s3://)")]
     region: Annotated[str, matching(r"[a-z0-9-]{2,32}", "a region such as eu-central-1")]
     endpoint: Annotated[str, service_url("https://s3.example.com", "backups and credentials")] | None = None
     """None: AWS."""

@@ -1,0 +1,93 @@
+"""What things are called at AWS. Who provisions them and who uses them both read the names here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Identity(StrEnum):
+    """Who may do what with the backups. No one of them may do everything."""
+
+    WRITER = "writer"
+    """Takes backups: puts and lists; opens nothing, deletes nothing."""
+    VERIFIER = "verifier"
+    """Reads and decrypts, and stores proofs."""
+    PRUNER = "pruner"
+    """Deletes what is not locked; a person, with a second factor."""
+    RESTORER = "restorer"
+    """Reads, decrypts and thaws; a person, with a second factor."""
+    DRILL = "drill"
+    """Leaves reports of drills below a prefix of its own."""
+    AUDITOR = "auditor"
+    """Reads the audit log; a person."""
+
+
+@dataclass(frozen=True)
+class AwsNames:
+    """The names of one stack's things. They say whose they are: several stacks may share an account."""
+
+    stack: str
+
+    @property
+    def prefix(self) -> str:
+        return f"bloom-dr-{self.stack}"
+
+    def role(self, identity: Identity) -> str:
+        return f"{self.prefix}-{identity}"
+
+    def key_alias(self, of: str) -> str:
+        """Of the customer key of `archive`, `alerts`, `audit` or `database`."""
+        return f"alias/{self.prefix}-{of}"
+
+    def topic(self, severity: str) -> str:
+        """`severity` is a field of `policy_stack.Alerts`."""
+        return f"{self.prefix}-{severity}"
+
+    def secret(self, environment: str, of: str) -> str:
+        """`of` is `database-url` (rotated), `neon-api-key` or `backup-key`."""
+        return f"bloom-dr/{environment}/{of}"
+
+    @property
+    def rotation_function(self) -> str:
+        return f"{self.prefix}-rotation"
+
+    @property
+    def trail(self) -> str:
+        return f"{self.prefix}-trail"
+
+    @property
+    def trail_log_group(self) -> str:
+        return f"/bloom-dr/{self.stack}/trail"
+
+    @property
+    def task_log_group(self) -> str:
+        return f"/bloom-dr/{self.stack}/tasks"
+
+    @property
+    def cluster(self) -> str:
+        return self.prefix
+
+    @property
+    def job_queue(self) -> str:
+        return f"{self.prefix}-fleet"
+
+    def job_definition(self, identity: Identity) -> str:
+        """For a fleet, and the ECS task's family for one database."""
+        return f"{self.prefix}-{identity}"
+
+    @property
+    def schedule_group(self) -> str:
+        return self.prefix
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.prefix}-dead-letters"
+
+    @property
+    def dashboard(self) -> str:
+        return self.prefix
+
+    def alarm(self, what: str, environment: str | None = None, tier: str | None = None) -> str:
+        """For example BackupFailed. Of one environment and tier, or of the whole stack."""
+        return "-".join(part for part in (self.prefix, environment, tier, what) if part)
