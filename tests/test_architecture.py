@@ -41,7 +41,9 @@ def imports(path: Path) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("runbooks", "infra", "tasks", "tests", "bench")}
+    return {
+        name for name in found if name.split(".")[0] in ("runbooks", "infra", "neon_posture", "tasks", "tests", "bench")
+    }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -61,7 +63,13 @@ def test_imports_go_in_one_direction(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "infra").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_infra_sees_the_model_only(path: Path) -> None:
     for name in imports(path):
-        assert name.startswith(("infra", "runbooks.model")), f"{path.name} imports {name}"
+        assert name.startswith(("infra", "runbooks.model", "neon_posture")), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "neon_posture").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_neon_provider_stands_between_pulumi_and_our_client(path: Path) -> None:
+    for name in imports(path):
+        assert name.startswith(("neon_posture", "runbooks.clients", "runbooks.model")), f"{path.name} imports {name}"
 
 
 def test_every_module_beside_the_registry_is_one_registered_runbook() -> None:
