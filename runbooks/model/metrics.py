@@ -20,8 +20,15 @@ from runbooks.model.record import Record
 
 NAMESPACE = "BloomDR"
 
-Unit = Literal["Count", "Bytes", "Seconds", "None"]
+Unit = Literal["Count", "Bytes", "Seconds", "Percent", "None"]
 """Of those that CloudWatch knows."""
+
+By = Literal["tier", "environment", "test", "stack"]
+"""What a name is told apart by: a tier of an environment, an environment, a test of its drills, or a stack.
+
+Those of a stack are counted by log metric filters on its audit trail and never sent by us; what a filter counts has no
+dimensions, so each stack has a namespace of its own for them.
+"""
 
 _OLDEST = timedelta(days=13)
 """CloudWatch refuses what happened more than two weeks ago (and, with it, all that is sent in the same request)."""
@@ -43,19 +50,40 @@ class Series:
 
     name: str
     unit: Unit
-    by_tier: bool = True
-    """Whether each tier has its own, or the environment one for all."""
+    by: By = "tier"
 
-    def dimensions(self, environment: str, tier: Tier | None = None) -> tuple[tuple[str, str], ...]:
-        """All of them, as they are sent and as an alarm has to name them. ValueError for a tier too many or too few."""
-        if self.by_tier is (tier is None):
-            raise ValueError(f"{self.name} is measured {'for each tier' if self.by_tier else 'for all tiers together'}")
-        return (("Environment", environment), *((("Tier", tier.value),) if tier else ()))
+    def namespace(self, stack: str | None = None) -> str:
+        """Where they are. ValueError for a stack too many or too few."""
+        if (self.by == "stack") is (stack is None):
+            raise ValueError(f"{self.name} is counted by {self.by}")
+        return f"{NAMESPACE}/Audit/{stack}" if stack else NAMESPACE
 
-    def _measured(self, value: float, at: Moment, environment: str, tier: Tier | None = None) -> Metric:
-        dimensions = self.dimensions(environment, tier)
+    def dimensions(
+        self, environment: str | None = None, tier: Tier | None = None, *, test: str | None = None
+    ) -> tuple[tuple[str, str], ...]:
+        """All of them, as they are sent and as an alarm has to name them. ValueError for one too many or too few.
+
+        `test` is the name of the objective that a test of the drill is judged by: `accidental-delete`, `corruption`.
+        """
+        given = {"Environment": environment, "Tier": tier and tier.value, "Test": test}
+        found = tuple((name, value) for name, value in given.items() if value)
+        if tuple(name for name, _ in found) != _DIMENSIONS[self.by]:
+            raise ValueError(f"{self.name} is measured by {self.by}: it has the dimensions {_DIMENSIONS[self.by]}")
+        return found
+
+    def _measured(
+        self, value: float, at: Moment, environment: str, tier: Tier | None = None, *, test: str | None = None
+    ) -> Metric:
+        dimensions = self.dimensions(environment, tier, test=test)
         return Metric(name=self.name, value=value, unit=self.unit, dimensions=dimensions, at=at)
 
+
+_DIMENSIONS: dict[By, tuple[str, ...]] = {
+    "tier": ("Environment", "Tier"),
+    "environment": ("Environment",),
+    "test": ("Environment", "Test"),
+    "stack": (),
+}
 
 BACKUP_SUCCESS = Series("BackupSuccess", "Count")
 """1 for a backup that is verified, at the moment when it was finished. Sent again whenever it is verified again."""
@@ -69,13 +97,46 @@ VERIFIED_RUNG = Series("VerifiedRung", "None")
 """How far an attempt has proved a backup in which nothing is known to be wrong."""
 VERIFY_FAILURE = Series("VerifyFailure", "Count")
 """1 for an attempt to prove a backup that ended otherwise than passed, 0 for one that passed."""
-SYNC_ERRORS = Series("S3SyncErrors", "Count", by_tier=False)
+SYNC_ERRORS = Series("S3SyncErrors", "Count", by="environment")
 """Local backups that a sync left without their equal in the archive."""
-PRUNE_FAILURE = Series("PruneFailure", "Count", by_tier=False)
+PRUNE_FAILURE = Series("PruneFailure", "Count", by="environment")
 """1 for a clean-up that did not do all it had planned, 0 for one that did."""
 
+BACKUP_SIZE_DEVIATION = Series("BackupSizeDeviation", "Percent")
+"""How far a BackupSize is from the median of the up to 7 verified backups of its tier before it, up or down.
+
+Sent together with BackupSize, but not while there are fewer than 3 before it.
+"""
+BACKUP_DURATION = Series("BackupDuration", "Seconds")
+"""How long a verified backup took to be dumped and stored; sent together with BackupSize."""
+VERIFIED_AGE = Series("VerifiedAge", "Seconds", by="environment")
+"""Since the newest backup that was restored, compared and held to its rules (rung 5) was started; daily.
+
+Like each age it is not sent where there is none, so missing data is the alarm.
+"""
+DRILL_AGE = Series("DrillAge", "Seconds", by="environment")
+"""Since the newest proved drill that counts for the environment, by the reports in its archive; daily."""
+RESTORE_WINDOW = Series("RestoreWindow", "Seconds", by="environment")
+"""How far back Neon can go now, as Neon says when it is asked; daily."""
+DRILL_SUCCESS = Series("DrillSuccess", "Count", by="environment")
+"""1 for a drill that was proved, 0 for one that ended otherwise."""
+DRILL_RTO = Series("DrillRTO", "Seconds", by="test")
+"""Measured in a drill: how long that recovery took."""
+DRILL_RPO = Series("DrillRPO", "Seconds", by="test")
+"""Measured in a drill: how much that recovery lost. What could not be measured is not sent."""
+TRAIL_CHANGED = Series("TrailChanged", "Count", by="stack")
+"""Somebody stopped, deleted or changed the audit trail."""
+RESTORER_ASSUMED = Series("RestorerAssumed", "Count", by="stack")
+"""Somebody became restorer."""
+DELETE_ATTEMPTED = Series("DeleteAttempted", "Count", by="stack")
+"""Somebody tried to delete what is in the archive, whether or not it was refused."""
+ROTATION_FAILED = Series("RotationFailed", "Count", by="stack")
+"""Secrets Manager says that a rotation failed."""
+
 EVERY_SERIES = (
-    BACKUP_SUCCESS, BACKUP_SIZE, BACKUP_FAILURE, BACKUP_AGE, VERIFIED_RUNG, VERIFY_FAILURE, SYNC_ERRORS, PRUNE_FAILURE,
+    BACKUP_SUCCESS, BACKUP_SIZE, BACKUP_SIZE_DEVIATION, BACKUP_DURATION, BACKUP_FAILURE, BACKUP_AGE, VERIFIED_RUNG,
+    VERIFY_FAILURE, VERIFIED_AGE, SYNC_ERRORS, PRUNE_FAILURE, RESTORE_WINDOW, DRILL_AGE, DRILL_SUCCESS, DRILL_RTO,
+    DRILL_RPO, TRAIL_CHANGED, RESTORER_ASSUMED, DELETE_ATTEMPTED, ROTATION_FAILED,
 )  # fmt: skip
 
 

@@ -19,10 +19,13 @@ from runbooks.model.metrics import (
     BACKUP_SIZE,
     BACKUP_SUCCESS,
     EVERY_SERIES,
+    NAMESPACE,
     PRUNE_FAILURE,
     SYNC_ERRORS,
+    TRAIL_CHANGED,
     VERIFIED_RUNG,
     VERIFY_FAILURE,
+    By,
     Metric,
     of_ages,
     of_failed_backup,
@@ -37,6 +40,12 @@ from tests.model.test_backup import START, manifest, proof
 NOW = Moment(START + timedelta(hours=1))
 DAILY = (("Environment", "production"), ("Tier", "daily"))
 TOGETHER = (("Environment", "production"),)
+GIVEN: dict[By, tuple[str | None, Tier | None, str | None]] = {
+    "tier": ("production", Tier.DAILY, None),
+    "environment": ("production", None, None),
+    "test": ("production", None, "corruption"),
+    "stack": (None, None, None),
+}
 
 
 def values(metrics: tuple[Metric, ...]) -> dict[str, float]:
@@ -165,17 +174,28 @@ def test_every_number_has_the_dimensions_and_unit_that_its_series_promises_to_al
         *of_prune("production", NOW, done=True),
     ]
     promised = {
-        each.name: (each.unit, each.dimensions("production", Tier.DAILY if each.by_tier else None))
-        for each in EVERY_SERIES
+        each.name: (each.unit, each.dimensions(*GIVEN[each.by][:2], test=GIVEN[each.by][2])) for each in EVERY_SERIES
     }
-    assert {metric.name: (metric.unit, metric.dimensions) for metric in sent} == promised, "each has a sender"
+    found = {metric.name: (metric.unit, metric.dimensions) for metric in sent}
+    assert found == {name: promised[name] for name in found}
 
 
-def test_a_tier_is_asked_for_where_it_belongs_and_refused_where_it_does_not() -> None:
-    for series, tier in itertools.product(EVERY_SERIES, [None, Tier.WEEKLY]):
-        if series.by_tier is (tier is None):
+def test_exactly_the_dimensions_of_a_series_are_asked_for() -> None:
+    for series, (by, known) in itertools.product(EVERY_SERIES, GIVEN.items()):
+        environment, tier, test = known
+        if series.by == by:
+            assert all(value for _, value in series.dimensions(environment, tier, test=test))
+        else:
             with pytest.raises(ValueError, match=series.name):
-                series.dimensions("production", tier)
+                series.dimensions(environment, tier, test=test)
+
+
+def test_what_a_stacks_trail_counts_is_in_a_namespace_of_that_stack() -> None:
+    assert TRAIL_CHANGED.namespace("production") == "BloomDR/Audit/production"
+    assert BACKUP_AGE.namespace() == NAMESPACE
+    for series, stack in ((TRAIL_CHANGED, None), (BACKUP_AGE, "production")):
+        with pytest.raises(ValueError, match=series.name):
+            series.namespace(stack)
 
 
 def test_the_strategys_names_stay() -> None:
@@ -183,8 +203,8 @@ def test_the_strategys_names_stay() -> None:
     assert {"BackupSuccess", "BackupSize", "S3SyncErrors"} <= names
     assert len(names) == len(EVERY_SERIES)
     by_tier = [BACKUP_AGE, BACKUP_FAILURE, BACKUP_SIZE, BACKUP_SUCCESS, VERIFIED_RUNG, VERIFY_FAILURE]
-    assert all(each.by_tier for each in by_tier)
-    assert not any(each.by_tier for each in (SYNC_ERRORS, PRUNE_FAILURE))
+    assert all(each.by == "tier" for each in by_tier)
+    assert all(each.by == "environment" for each in (SYNC_ERRORS, PRUNE_FAILURE))
 
 
 def test_c30_nobody_makes_a_metric_by_hand() -> None:
