@@ -17,6 +17,7 @@ from runbooks.clients.neon_types import (
     Project,
     Role,
     Snapshot,
+    SnapshotTime,
     Window,
     read,
     read_all,
@@ -129,6 +130,11 @@ class NeonReader:
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         return read_all(Snapshot, self._get(self._path("snapshots"), "listing the snapshots"), "snapshots")
+
+    def snapshot_schedule(self, branch_id: str) -> tuple[SnapshotTime, ...]:
+        """When Neon takes snapshots of the branch by itself; empty: never. Neon calls this endpoint beta."""
+        path = self._path("branches", branch_id, "backup_schedule")
+        return read_all(SnapshotTime, self._get(path, f"reading the snapshot schedule of {branch_id}"), "schedule")
 
     def operation(self, operation_id: str) -> Operation:
         body = self._get(self._path("operations", operation_id), f"reading operation {operation_id}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +17,7 @@ from runbooks.clients.neon_types import (
     Operation,
     Project,
     Snapshot,
+    SnapshotTime,
     read,
     read_all,
     read_text,
@@ -80,6 +81,42 @@ class NeonSettings(NeonReader):
         if project.history_retention_seconds != seconds:
             raise _not_so(what, f"it keeps {project.history_retention}")
         return project
+
+    def enable_logical_replication(self) -> Project:
+        """Let subscribers decode the project's changes. Neon never takes this back, and it drops all sessions once.
+
+        Where it is on already nothing is sent, so no session is dropped. Returns the project as read back.
+        """
+        project = self.project()
+        if project.settings.enable_logical_replication:
+            return project
+        what = f"switching on logical replication in project {self.project_id}"
+        wish = {"project": {"settings": {"enable_logical_replication": True}}}
+        self._change(
+            Request("PATCH", self._path(), what, NO_DATA, wish),
+            look=lambda: _if(self.project(), lambda now: now.settings.enable_logical_replication),
+        )
+        project = self.project()
+        if not project.settings.enable_logical_replication:
+            raise _not_so(what, "it is still off")
+        return project
+
+    def set_snapshot_schedule(self, branch: Branch, times: Sequence[SnapshotTime]) -> tuple[SnapshotTime, ...]:
+        """Replace the branch's snapshot schedule; an empty one ends it. Snapshots that were taken stay.
+
+        Returns the schedule as read back. Neon has schedules for root branches of paid plans only.
+        """
+        wanted = tuple(times)
+        what = f"setting the snapshot schedule of branch {branch.name}"
+        body = {"schedule": [each.model_dump(exclude_none=True) for each in wanted]}
+        self._change(
+            Request("PUT", self._path("branches", branch.id, "backup_schedule"), what, NO_DATA, body),
+            look=lambda: _if(self.snapshot_schedule(branch.id), lambda now: is_schedule(now, wanted)),
+        )
+        now = self.snapshot_schedule(branch.id)
+        if not is_schedule(now, wanted):
+            raise _not_so(what, f"it has {len(now)} other times")
+        return now
 
     def disable_endpoint(self, endpoint: Endpoint) -> Endpoint:
         """Stop a compute so that no connection and no click starts it: the firm way to stop writers."""
@@ -195,6 +232,11 @@ class NeonSettings(NeonReader):
 
     def _find_snapshot(self, name: str) -> Snapshot | None:
         return next((each for each in self.snapshots() if each.name == name), None)
+
+
+def is_schedule(held: Sequence[SnapshotTime], wanted: Sequence[SnapshotTime]) -> bool:
+    """Whether two schedules are the same, in whatever order. Pure."""
+    return sorted(map(repr, held)) == sorted(map(repr, wanted))
 
 
 def to_the_second(moment: Moment) -> str:

@@ -26,6 +26,11 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
 
+class ProjectSettings(_Record):
+    enable_logical_replication: bool = False
+    """Once on, Neon cannot switch it off again."""
+
+
 class Project(_Record):
     id: str
     name: str
@@ -33,6 +38,7 @@ class Project(_Record):
     pg_version: int
     created_at: Moment
     history_retention_seconds: Annotated[int, Field(ge=0)]
+    settings: ProjectSettings = ProjectSettings()
 
     @property
     def history_retention(self) -> timedelta:
@@ -119,6 +125,19 @@ class Snapshot(_Record):
     source_branch_id: str | None = None
     timestamp: Moment | None = None
     expires_at: Moment | None = None
+
+
+class SnapshotTime(_Record):
+    """One line of a branch's snapshot schedule. Fields that do not matter for its frequency are None."""
+
+    frequency: str
+    """daily, weekly or monthly."""
+    hour: int | None = None
+    """UTC."""
+    day: int | None = None
+    month: int | None = None
+    retention_seconds: int | None = None
+    """None: Neon's longest."""
 
 
 class Window(_Record):

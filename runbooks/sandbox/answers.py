@@ -8,11 +8,10 @@ from urllib.parse import quote, urlencode
 
 from runbooks.model.moment import Moment
 from runbooks.sandbox import names
-from runbooks.sandbox.records import Branch, Database, Endpoint, Operation, Project, Role, Snapshot
+from runbooks.sandbox.records import REGION, Branch, Database, Endpoint, Operation, Project, Role, Snapshot
 
 Json = dict[str, Any]
 
-REGION = "sandbox-localhost"
 RECOVERABLE_FOR = timedelta(days=7)
 NOTICE = "local sandbox with fsync off: no real data belongs here"
 _NO_USE = dict.fromkeys(
@@ -52,7 +51,7 @@ def _project_common(row: Project) -> Json:
     return {
         "id": row.id,
         "platform_id": "sandbox",
-        "region_id": REGION,
+        "region_id": row.region,
         "name": row.name,
         "provisioner": "k8s-neonvm",
         "default_endpoint_settings": {

@@ -13,6 +13,7 @@ from runbooks.sandbox.jobs import Task
 from runbooks.sandbox.paging import page_by_cursor
 from runbooks.sandbox.plane import Answer, Body, Call, Json, Plane, operations_json
 from runbooks.sandbox.records import (
+    REGION,
     Branch,
     Database,
     Endpoint,
@@ -86,9 +87,10 @@ def start(plane: Plane, wish: NewProject) -> Json:
     now = plane.clock()
     id_ = names.project_id()
     project = Project(
-        id=id_, name=wish.name or id_, org_id=wish.org_id, created_at=now, updated_at=now,
-        history_retention_seconds=wish.history_retention_seconds, pg_version=plane.servers.pg_version,
-        logical_replication=bool(wish.settings.enable_logical_replication), settings=_settings(wish.settings),
+        id=id_, name=wish.name or id_, org_id=wish.org_id, region=wish.region_id or REGION,
+        created_at=now, updated_at=now, history_retention_seconds=wish.history_retention_seconds,
+        pg_version=plane.servers.pg_version, settings=_settings(wish.settings),
+        logical_replication=bool(wish.settings.enable_logical_replication),
     )  # fmt: skip
     branch, endpoint = _first_branch(project, wish.branch, now)
     plane.ledger.commit(project, branch, endpoint)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runbooks.model.moment import Moment
 
+REGION = "sandbox-localhost"
+
 
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +80,8 @@ class Project(Record):
     updated_at: Moment
     history_retention_seconds: int
     pg_version: int
+    region: str = REGION
+    """As it was asked for, though all of it is here."""
     logical_replication: bool = False
     settings: dict[str, object] = Field(default_factory=dict)
     deleted_at: Moment | None = None

@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
+from runbooks.clients.neon_types import SnapshotTime
 from runbooks.model.moment import Moment
 from tests.fakes.neon_http import FakeNeon, Seen, cut_after
 from tests.fakes.neon_memory import MAIN, MAIN_ENDPOINT, NOON, PROJECT
@@ -124,6 +125,8 @@ def every_call(fake: FakeNeon) -> None:
     with neon.unprotected(main):
         neon.restore_branch(branch=main, source=main, moment=hour_ago, preserve_under="before")
     neon.set_history_retention(timedelta(days=7))
+    neon.enable_logical_replication()
+    neon.set_snapshot_schedule(main, [SnapshotTime(frequency="daily", hour=3, retention_seconds=604800)])
     neon.enable_endpoint(neon.disable_endpoint(endpoint))
     neon.suspend_endpoint(endpoint)
     neon.restart_endpoint(endpoint)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks.clients.neon import Neon
-from runbooks.clients.neon_types import Branch
+from runbooks.clients.neon_types import Branch, SnapshotTime
 from runbooks.model.errors import NeonFault, OutsideWindow, Refused, WrongTarget
 from runbooks.model.moment import Moment
 from tests.fakes.neon_http import (
@@ -167,6 +167,43 @@ def test_the_history_is_set_when_answers_are_lost(fake: FakeNeon, lost: Any) -> 
     fake.fail("PATCH", PROJECT, lost)
     fake.neon().set_history_retention(timedelta(days=7))
     assert fake.projects[PROJECT]["history_retention_seconds"] == 604800
+
+
+@LOST
+def test_logical_replication_is_switched_on_once_and_waited_for(fake: FakeNeon, lost: Any) -> None:
+    fake.polls = 2
+    fake.fail("PATCH", PROJECT, lost)
+    assert fake.neon().enable_logical_replication().settings.enable_logical_replication
+    assert not any(fake.pending.values()), "sessions may be dropped until the operations have finished"
+    before = len(fake.changes())
+    fake.neon().enable_logical_replication()
+    assert len(fake.changes()) == before, "a second time would drop all sessions for nothing"
+
+
+def test_logical_replication_that_stays_off_is_a_fault(fake: FakeNeon) -> None:
+    fake.fail("PATCH", PROJECT, lambda exchange: exchange.answer(200, {"project": {}, "operations": []}))
+    with pytest.raises(NeonFault, match="it is still off"):
+        fake.neon().enable_logical_replication()
+
+
+NIGHTLY = SnapshotTime(frequency="daily", hour=3, retention_seconds=604800)
+WEEKLY = SnapshotTime(frequency="weekly", hour=4, day=1)
+
+
+@LOST
+def test_a_snapshot_schedule_is_replaced_and_ended_when_answers_are_lost(fake: FakeNeon, lost: Any) -> None:
+    neon = fake.neon()
+    main = neon.branch(MAIN)
+    fake.fail("PUT", "/backup_schedule", lost)
+    assert set(neon.set_snapshot_schedule(main, [NIGHTLY, WEEKLY])) == {NIGHTLY, WEEKLY}
+    assert neon.set_snapshot_schedule(main, []) == neon.snapshot_schedule(MAIN) == ()
+
+
+def test_a_snapshot_schedule_that_does_not_hold_is_a_fault(fake: FakeNeon) -> None:
+    fake.schedules[MAIN] = [{"frequency": "daily", "hour": 9}]
+    fake.fail("PUT", "/backup_schedule", lambda exchange: exchange.answer(200, {}))
+    with pytest.raises(NeonFault, match="it has 1 other times"):
+        fake.neon().set_snapshot_schedule(fake.neon().branch(MAIN), [NIGHTLY])
 
 
 @LOST

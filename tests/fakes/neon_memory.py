@@ -67,6 +67,7 @@ class NeonMemory:
         self.pending: dict[str, int] = {}
         self.when_done: list[Callable[[], Any]] = []
         self.snapshots: dict[str, dict[str, Any]] = {}
+        self.schedules: dict[str, list[dict[str, Any]]] = {}
         self.passwords: dict[tuple[str, str], str] = {}
         self._add_branch(MAIN, "main", default=True, created_at=_text(NOON - timedelta(days=90)))
         self._add_endpoint(MAIN_ENDPOINT, MAIN)
@@ -121,8 +122,11 @@ class NeonMemory:
         return 200, {"project": self.projects[project_id]}
 
     def patch_project(self, project_id: str) -> Reply:
-        self.projects[project_id].update(self.body["project"])
-        return 200, {"project": self.projects[project_id], "operations": []}
+        asked = dict(self.body["project"])
+        settings = self.projects[project_id].get("settings", {}) | asked.pop("settings", {})
+        self.projects[project_id].update(asked, settings=settings)
+        restarted = self._operations("start_compute") if "settings" in self.body["project"] else []
+        return 200, {"project": self.projects[project_id], "operations": restarted}
 
     def delete_project(self, project_id: str) -> Reply:
         if project_id not in self.projects:
@@ -264,6 +268,13 @@ class NeonMemory:
         if self.snapshots.pop(snapshot_id, None) is None:
             return _refused(404, "snapshot not found")
         return 202, {"operations": self._operations("delete_timeline")}
+
+    def get_schedule(self, project_id: str, branch_id: str) -> Reply:
+        return 200, {"schedule": self.schedules.get(branch_id, [])}
+
+    def set_schedule(self, project_id: str, branch_id: str) -> Reply:
+        self.schedules[branch_id] = self.body["schedule"][::-1]
+        return 200, {}
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -411,6 +422,8 @@ _ROUTES = (
     ("PATCH", f"{_P}/branches/{_ID}", "patch_branch"),
     ("DELETE", f"{_P}/branches/{_ID}", "delete_branch"),
     ("POST", f"{_P}/branches/{_ID}/restore", "restore_branch"),
+    ("GET", f"{_P}/branches/{_ID}/backup_schedule", "get_schedule"),
+    ("PUT", f"{_P}/branches/{_ID}/backup_schedule", "set_schedule"),
     ("GET", f"{_P}/branches/{_ID}/endpoints", "list_endpoints"),
     ("GET", f"{_P}/branches/{_ID}/databases", "list_databases"),
     ("GET", f"{_P}/branches/{_ID}/roles", "list_roles"),

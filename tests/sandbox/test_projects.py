@@ -23,10 +23,12 @@ def listed(api: Api, **query: Any) -> list[dict[str, Any]]:
 
 def test_a_new_project_is_usable_by_what_its_answer_says(steady_api: Api) -> None:
     branch = {"name": "trunk", "database_name": "shop", "role_name": "keeper"}
-    made = make(steady_api, name="shop", org_id="org-1", history_retention_seconds=3600, branch=branch)
+    asked = {"org_id": "org-1", "history_retention_seconds": 3600, "region_id": "aws-us-east-1"}
+    made = make(steady_api, name="shop", branch=branch, **asked)
     uri = made["connection_uris"][0]["connection_uri"]
     assert rows(uri, "select current_database(), current_user") == [("shop", "keeper")]
     project = made["project"]
+    assert project["region_id"] == "aws-us-east-1"
     assert (project["name"], project["org_id"], project["history_retention_seconds"]) == ("shop", "org-1", 3600)
     assert "no real data" in project["sandbox_notice"]
     assert (made["branch"]["name"], made["branch"]["default"]) == ("trunk", True)
