@@ -36,6 +36,19 @@ class AwsNames:
     def role(self, identity: Identity) -> str:
         return f"{self.prefix}-{identity}"
 
+    def service_role(self, of: str) -> str:
+        """What an AWS service becomes to work for us: `scheduler` starts tasks, `execution` prepares their containers."""
+        return f"{self.prefix}-{of}"
+
+    @property
+    def boundary(self) -> str:
+        """The policy that no role of the stack can go beyond, whatever is attached to it."""
+        return f"{self.prefix}-boundary"
+
+    def bucket(self, archive: str, of: str) -> str:
+        """Beside the bucket `archive`: that of its `logs`, its `replica`, or the `audit`."""
+        return f"{archive}-{of}"
+
     def key_alias(self, of: str) -> str:
         """Of the customer key of `archive`, `alerts`, `audit` or `database`."""
         return f"alias/{self.prefix}-{of}"
@@ -79,6 +92,11 @@ class AwsNames:
     @property
     def schedule_group(self) -> str:
         return self.prefix
+
+    @property
+    def stopped_rule(self) -> str:
+        """Of EventBridge: tasks and jobs that ended badly become dead letters."""
+        return f"{self.prefix}-stopped"
 
     @property
     def dead_letters(self) -> str:

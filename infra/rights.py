@@ -1,0 +1,176 @@
+"""Who may do what, as documents. Pure: names of buckets in, statements out.
+
+Objects are told apart by how the runbooks name them (`runbooks.model.backup_id`): in `????` and `??` of an IAM pattern
+there is no room for `drills`. Nobody here may delete a current object, bypass a lock, or change the bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from infra.keys import Statement
+from runbooks.model.aws_names import Identity
+from runbooks.model.metrics import NAMESPACE
+
+BACKUPS = "????/??/bloom_backup_*"
+PROOFS = f"{BACKUPS}/proof-*.json"
+PROBES = ".bloom-dr-probe-*"
+"""What `runbooks.clients.archive` tries the bucket out with before its first upload."""
+DRILLS = "drills/*"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A bucket with backups, and the key that seals it."""
+
+    bucket: str
+    key_arn: pulumi.Input[str]
+    region: str
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:s3:::{self.bucket}"
+
+    def below(self, environments: Iterable[str], *patterns: str) -> list[str]:
+        """The ARNs of these objects of these environments."""
+        return [f"{self.arn}/{environment}/{pattern}" for environment in environments for pattern in patterns]
+
+
+def rights_of(
+    identity: Identity, store: Store, replica: Store | None, environments: Sequence[str], *, locks: bool
+) -> list[Statement]:
+    """What the role of this identity is allowed. Of the auditor nothing: see `auditing`."""
+    match identity:
+        case Identity.WRITER:
+            return _writing(store, environments, locks)
+        case Identity.VERIFIER:
+            return _verifying(store, environments)
+        case Identity.PRUNER:
+            return _pruning(store, environments)
+        case Identity.RESTORER:
+            return [*_restoring(store, environments), *_of_the_replica(replica, environments)]
+        case Identity.DRILL:
+            return _drilling(store, environments)
+        case Identity.AUDITOR:
+            return []
+
+
+def _writing(store: Store, environments: Sequence[str], locks: bool) -> list[Statement]:
+    """It reads back what it wrote (decision 7): what it reads is sealed to keys that it does not have."""
+    own = store.below(environments, BACKUPS, PROBES)
+    put = ["s3:PutObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload"]
+    lock = ["s3:PutObjectRetention"] if locks else []
+    return [
+        *_looking(store, "s3:ListBucketMultipartUploads"),
+        allow("Puts", [*put, *lock], own),
+        allow("ReadsBack", _READS, own),
+        _sealing(store, "kms:GenerateDataKey", "kms:Decrypt"),
+        _MEASURING,
+    ]
+
+
+def _verifying(store: Store, environments: Sequence[str]) -> list[Statement]:
+    return [
+        *_looking(store),
+        allow("Reads", _READS, store.below(environments, BACKUPS, PROBES, DRILLS)),
+        allow("PutsProofs", ["s3:PutObject", "s3:PutObjectTagging"], store.below(environments, PROOFS, PROBES)),
+        _sealing(store, "kms:GenerateDataKey", "kms:Decrypt"),
+        _MEASURING,
+    ]
+
+
+def _pruning(store: Store, environments: Sequence[str]) -> list[Statement]:
+    """Versions, by their ids: S3 refuses those that are locked. It has no right to bypass that."""
+    own = store.below(environments, BACKUPS, PROBES)
+    return [
+        *_looking(store, "s3:ListBucketVersions"),
+        allow("Reads", [*_READS, "s3:GetObjectVersion", "s3:GetObjectLegalHold"], own),
+        allow("DeletesWhatIsNotLocked", ["s3:DeleteObjectVersion"], own),
+        _sealing(store, "kms:Decrypt"),
+        _MEASURING,
+    ]
+
+
+def _restoring(store: Store, environments: Sequence[str]) -> list[Statement]:
+    """To read needs both: the object, and the key (C17)."""
+    own = store.below(environments, "*")
+    return [
+        *_looking(store, "s3:ListBucketVersions"),
+        allow("ReadsAndThaws", [*_READS, "s3:GetObjectVersion", "s3:RestoreObject"], own),
+        _sealing(store, "kms:Decrypt"),
+    ]
+
+
+def _of_the_replica(replica: Store | None, environments: Sequence[str]) -> list[Statement]:
+    """The same once more; no two statements of a policy have one name."""
+    found = [] if replica is None else _restoring(replica, environments)
+    return [{**statement, "Sid": f"{statement['Sid']}OfTheReplica"} for statement in found]
+
+
+def _drilling(store: Store, environments: Sequence[str]) -> list[Statement]:
+    put = ["s3:PutObject", "s3:PutObjectTagging"]
+    return [
+        *_looking(store),
+        allow("LeavesReports", [*put, *_READS], store.below(environments, DRILLS)),
+        _sealing(store, "kms:GenerateDataKey", "kms:Decrypt"),
+        _MEASURING,
+    ]
+
+
+@dataclass(frozen=True)
+class Log:
+    """A bucket with what was logged."""
+
+    bucket_arn: pulumi.Input[str]
+    key_arn: pulumi.Input[str] | None
+    """None: it is sealed with a key of S3 itself."""
+
+
+def auditing(logs: Sequence[Log], region: str) -> list[Statement]:
+    """Reads what was logged, and no backup."""
+    statements = [
+        allow("Lists", ["s3:ListBucket", "s3:ListBucketVersions"], [log.bucket_arn for log in logs]),
+        allow(
+            "Reads",
+            ["s3:GetObject", "s3:GetObjectVersion"],
+            [pulumi.Output.concat(log.bucket_arn, "/*") for log in logs],
+        ),
+    ]
+    sealed = [log.key_arn for log in logs if log.key_arn is not None]
+    return [*statements, *([through_s3(sealed, region, "kms:Decrypt")] if sealed else [])]
+
+
+_READS = ["s3:GetObject", "s3:GetObjectTagging", "s3:GetObjectRetention"]
+_MEASURING: Statement = {
+    "Sid": "Measures",
+    "Effect": "Allow",
+    "Action": ["cloudwatch:PutMetricData"],
+    "Resource": ["*"],
+    "Condition": {"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
+}
+
+
+def _looking(store: Store, *more: str) -> list[Statement]:
+    """ListBucket goes without a prefix: with one, S3 would say 403 instead of 404 for an object that is not there."""
+    how = ["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetEncryptionConfiguration"]
+    return [allow("Lists", ["s3:ListBucket", *more, *how, "s3:GetBucketPublicAccessBlock"], [store.arn])]
+
+
+def _sealing(store: Store, *actions: str) -> Statement:
+    return through_s3([store.key_arn], store.region, *actions)
+
+
+def through_s3(keys: Sequence[pulumi.Input[str]], region: str, *actions: str) -> Statement:
+    """To use these keys, but only by way of S3. Not bound to objects: where a bucket has a key, S3 tells KMS the
+    bucket's ARN and never an object's, and such a condition would match nothing (C17)."""
+    through = {"StringEquals": {"kms:ViaService": f"s3.{region}.amazonaws.com"}}
+    return {**allow("Seals", list(actions), list(keys)), "Condition": through}
+
+
+def allow(sid: str, actions: Sequence[str], resources: Sequence[pulumi.Input[str]]) -> dict[str, Any]:
+    """A statement. `sid` is unlike the others of its document."""
+    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
