@@ -37,7 +37,7 @@ class AwsNames:
         return f"{self.prefix}-{identity}"
 
     def service_role(self, of: str) -> str:
-        """What an AWS service becomes to work for us: `scheduler` starts tasks, `execution` prepares their containers."""
+        """What an AWS service becomes for us: `scheduler` starts tasks, `execution` prepares their containers."""
         return f"{self.prefix}-{of}"
 
     @property

@@ -80,6 +80,14 @@ class Cron:
         month, day = (_list(values, full, 2) for values, full in ((self.months, 12), (self.days, 31)))
         return f"{weekdays}*-{month}-{day} {_list(self.hours, 24, 2)}:{self.minute:02}:00 UTC"
 
+    def aws(self) -> str:
+        """For EventBridge: six fields, Sunday is 1, and of day and weekday one is `?`. Says nothing of the zone."""
+        any_weekday = len(self.weekdays) == 7
+        days = _list(self.days, 31, 1) if any_weekday else "?"
+        weekdays = "?" if any_weekday else ",".join(str(day + 1) for day in self.weekdays)
+        hours, months = _list(self.hours, 24, 1), _list(self.months, 12, 1)
+        return f"cron({self.minute} {hours} {days} {months} {weekdays} *)"
+
     def __str__(self) -> str:
         """The five fields in their plainest spelling: numbers, lists and stars only."""
         lists = ((self.hours, 24), (self.days, 31), (self.months, 12), (self.weekdays, 7))
