@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 ENV = "environment of the policy (default: its default_environment)"
 JSON = "print the answer as JSON on stdout"
 RUN = "id of the run, as invoke run.list shows it; may be given without the flag"
+COUNTS = "environment for which it counts: the report is kept in its archive, and its alarms hear of it"
 CONFIRM = "the value that the preview printed: consent to change that target"
 
 recover, run, drill, sandbox, docs = (Collection(name) for name in ("recover", "run", "drill", "sandbox", "docs"))
@@ -57,13 +58,14 @@ def undo(c, run_id, confirm="", json=False):
     return desk.start(RUNBOOK, Request(recovery=str(recovery)))
 
 
-@command(drill, "quarterly", clients="how many clients to seed (default 2000)", json=JSON)
-def quarterly(c, clients="2000", json=False):
+@command(drill, "quarterly", for_=COUNTS, clients="how many clients to seed (default 2000)", json=JSON)
+def quarterly(c, for_="", clients="2000", json=False):
     """Break and recover a real database on this machine; report measured RTO and RPO. Touches only what it makes."""
     from runbooks.cli.desk import Desk
     from runbooks.drill import RUNBOOK, Request
 
-    return Desk(c, "sandbox", "", as_json=json).start(RUNBOOK, Request.parse(clients))
+    desk = Desk(c, "sandbox", "", as_json=json)
+    return desk.start(RUNBOOK, Request.parse(clients, for_, policy=desk.world.policy))
 
 
 @command(run, "list", dry=True, json=JSON)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
-from runbooks.backups.catalog import Listed, catalog, local_root, look_at, opening
+from runbooks.backups.catalog import Catalog, Listed, catalog, local_root, look_at, opening
 from runbooks.backups.local import prove_local
 from runbooks.backups.prove import prove_by_reading, store
 from runbooks.backups.sync import Behind, behind, send
@@ -269,12 +269,16 @@ def _measure(running: Running[World, SyncPlan]) -> Measured:
     world, repository = running.world, running.world.repository
     proofs = running.result(PROVE)
     metrics = of_sync(repository.environment, len(_left_behind(running.plan, running.results)), world.now())
+    known = catalog(repository) if proofs.records else Catalog((), (), 0)
+    at_least = Rung(repository.policy.verified_rung)
     for record in proofs.records:
-        there = look_at(repository, record.backup)
+        there = known.get(record.backup)
         if there.trouble is not None and proofs.doubts:
             continue  # whoever cannot read all proofs tells of no success; the ending says why
         earlier = tuple(proof for proof in there.proofs if proof != record)
-        metrics += of_proof(_manifest(there, alone=False), record, earlier, Rung(repository.policy.verified_rung))
+        manifest = _manifest(there, alone=False)
+        sizes = known.sizes_before(manifest.id.started, manifest.tier, at_least)
+        metrics += of_proof(manifest, record, earlier, at_least, sizes)
     repository.metrics.send(metrics)
     return Measured(names=tuple(metric.name for metric in metrics))
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runbooks.backups.catalog import Listed, look_at, opening
+from runbooks.backups.catalog import Listed, catalog, look_at, opening
 from runbooks.backups.local import prove_local
 from runbooks.backups.prove import prove_by_reading, store
 from runbooks.backups.shipping import Order, discard
@@ -23,6 +23,7 @@ from runbooks.clients.archive_types import Posture
 from runbooks.clients.dump_preflight import client_for, preflight
 from runbooks.clients.postgres import Expected, prove
 from runbooks.clients.postgres_lock import BACKUP, hold_lock
+from runbooks.clients.repository import Repository
 from runbooks.clients.seal import KeyPair
 from runbooks.clients.world import World
 from runbooks.engine.deadline import deadline
@@ -33,7 +34,7 @@ from runbooks.model.backup import Verdict as Proved
 from runbooks.model.backup_id import BackupId
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import BloomError, LocalFault, LockHeld, Refused, UsageFault
-from runbooks.model.metrics import of_failed_backup, of_proof
+from runbooks.model.metrics import MOST_SIZES, of_failed_backup, of_proof
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
 from runbooks.model.retention import Place
@@ -86,6 +87,8 @@ class Survey(Record):
     object_lock: bool | None
     public_access_blocked: bool | None
     unseen: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
+    """Of the last verified backups of the tier, oldest first: what the alarms compare the new one's size with."""
 
 
 class BackupPlan(Plan):
@@ -159,6 +162,7 @@ def survey(run: Run[World], request: Request) -> Survey:
         found = preflight(conn, client_for(conn))
     _require_disk(found.bytes)
     posture: Posture = repository.archive.posture()
+    sizes, no_sizes = _sizes(repository, request.tier, world.now())
     return Survey(
         environment=repository.environment,
         zone=world.policy.local_timezone,
@@ -183,8 +187,18 @@ def survey(run: Run[World], request: Request) -> Survey:
         versioned=posture.versioned,
         object_lock=posture.object_lock,
         public_access_blocked=posture.public_access_blocked,
-        unseen=tuple(f"{name} could not be seen: {why}" for name, why in sorted(posture.unseen.items())),
+        unseen=(*no_sizes, *(f"{name} could not be seen: {why}" for name, why in sorted(posture.unseen.items()))),
+        sizes=sizes,
     )
+
+
+def _sizes(repository: Repository, tier: Tier, now: Moment) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Those there are, or why none could be seen: a backup is worth more than what is known of those before it."""
+    try:
+        found = catalog(repository).sizes_before(now, tier, repository.policy.verified_rung)
+    except BloomError as trouble:
+        return (), (f"the sizes of earlier backups could not be seen: {trouble.happened}",)
+    return found[-MOST_SIZES:], ()
 
 
 def plan(request: Request, survey: Survey) -> BackupPlan:
@@ -304,7 +318,7 @@ def _local(running: Running[World, BackupPlan], manifest: Manifest, record: Proo
 def _measure(running: Running[World, BackupPlan]) -> Measured:
     repository, proof = running.world.repository, running.result(PROVE).record
     manifest = Manifest.from_bytes(repository.archive.read(proof.backup.manifest_key))
-    metrics = of_proof(manifest, proof, (), Rung(repository.policy.verified_rung))
+    metrics = of_proof(manifest, proof, (), Rung(repository.policy.verified_rung), running.plan.about.sizes)
     if not any(metric.name == "BackupSuccess" for metric in metrics):
         metrics += of_failed_backup(repository.environment, manifest.tier, running.world.now())
     repository.metrics.send(metrics)

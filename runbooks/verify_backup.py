@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 
-from runbooks.backups.catalog import Listed, catalog, local_root, look_at
+from runbooks.backups.catalog import Catalog, Listed, catalog, local_root, look_at
 from runbooks.backups.ladder import climb
 from runbooks.backups.prove import store
 from runbooks.backups.workspace import workspace
@@ -329,16 +329,17 @@ def _measure(running: Running[World, VerifyPlan]) -> Measured:
     """Of backups in the archive only: what is proved of a local copy says nothing about the other one."""
     repository = running.world.repository
     at_least = Rung(repository.policy.verified_rung)
-    names = []
-    for outcome in running.result(PROVE).outcomes:
-        if running.plan.place is Place.LOCAL or not outcome.proofs:
-            continue
-        listed = look_at(repository, outcome.backup)
+    outcomes = [one for one in running.result(PROVE).outcomes if one.proofs and running.plan.place is Place.ARCHIVE]
+    known = catalog(repository) if outcomes else Catalog((), (), 0)
+    names: list[str] = []
+    for outcome in outcomes:
+        listed = known.get(outcome.backup)
         if listed.manifest is None:
             continue
+        sizes = known.sizes_before(listed.id.started, listed.manifest.tier, at_least)
         before = tuple(proof for proof in listed.proofs if proof.key not in outcome.proofs)
         for proof in (each for each in listed.proofs if each.key in outcome.proofs):
-            metrics = of_proof(listed.manifest, proof, before, at_least)
+            metrics = of_proof(listed.manifest, proof, before, at_least, sizes)
             repository.metrics.send(metrics)
             names += [metric.name for metric in metrics]
             before += (proof,)

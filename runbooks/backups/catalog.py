@@ -128,6 +128,11 @@ class Catalog:
                 found[one.tier] = one.id.started
         return found
 
+    def sizes_before(self, started: Moment, tier: Tier, rung: int) -> tuple[int, ...]:
+        """As stored, of the verified backups of a tier that were started before that moment; oldest first."""
+        older = (one for one in self.backups if one.tier is tier and one.id.started < started and one.verified(rung))
+        return tuple(one.manifest.stored_size for one in older if one.manifest is not None)
+
     def offer(self, moment: Moment, rung: int) -> Offer:
         """Of those that were finished by then: a longer one may hold the damage."""
         older = [one for one in self.backups if one.manifest is not None and one.manifest.finished <= moment]

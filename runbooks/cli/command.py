@@ -38,7 +38,7 @@ def command(group: Collection, name: str, *, dry: bool = False, **help_texts: st
             if c.config.run.dry and not dry:
                 call = functools.partial(_refuse_dry, task)
             elif empty := [flag for flag, value in given.items() if value == ""]:
-                call = functools.partial(_refuse_empty, task, empty[0].replace("_", "-"))
+                call = functools.partial(_refuse_empty, task, empty[0].strip("_").replace("_", "-"))
             else:
                 call = functools.partial(body, c, **{flag: v for flag, v in given.items() if v is not None})
             _answer(call, as_json=bool(given.get("json")))

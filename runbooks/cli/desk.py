@@ -51,6 +51,7 @@ class Desk:
             open_neon=lambda: _neon(environment, policy.local_timezone, self.voice.say),
             connect=connect,
             open_repository=lambda: _repository(name, environment, policy),
+            repository_of=lambda other: _repository(other, _environment(policy, other), policy),
         )
         self._engine = Engine(self.runs, self.voice, self.now, name, operator)
         self._dry = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says

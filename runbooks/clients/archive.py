@@ -85,11 +85,13 @@ class Archive:
         storage_class: str,
         lock: Lock | None = None,
         sha256: str | None = None,
+        home: str | None = None,
     ) -> Stored:
         """Upload; on return the whole object is there, compared by size and SHA-256. On any error none is.
 
         With `sha256` (hex) the source must have it, else LocalFault. Safe to repeat: the same content is found again.
         Refused if the key holds something else. A locked object that turns out wrong can only be hidden, not removed.
+        `home` is the prefix, with its slash, that its writer may write below; None: the first folder of the key.
         """
         content = Content(source)
         digest = content.digest()
@@ -99,16 +101,16 @@ class Archive:
                 safe="nothing was uploaded",
                 next_step="check this machine's disk and memory, then take the backup again",
             )
-        self._probe_once(key, tags)
+        folder, slash, _ = key.partition("/")
+        self._probe_once((folder + slash if slash else "") if home is None else home, tags)
         return Upload(self._wire, key, content, digest, Wishes(dict(tags), storage_class, lock), self._checksums).run()
 
-    def _probe_once(self, key: str, tags: Mapping[str, str]) -> None:
+    def _probe_once(self, home: str, tags: Mapping[str, str]) -> None:
         """Before the first upload: does this store give back what it got (C14)? Some keep the framing of a request."""
         with self._probing:
             if not self._probed:
-                folder, slash, _ = key.partition("/")
                 with told("trying out the archive", safe="no backup was uploaded"):
-                    self._probe(f"{folder + slash if slash else ''}{PROBE}{secrets.token_hex(8)}", tags)
+                    self._probe(f"{home}{PROBE}{secrets.token_hex(8)}", tags)
                 self._probed = True
 
     def _probe(self, key: str, tags: Mapping[str, str]) -> None:

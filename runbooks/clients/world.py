@@ -43,6 +43,10 @@ def _no_repository() -> Repository:
     )
 
 
+def _no_repositories(name: str) -> Repository:
+    return _no_repository()
+
+
 @dataclass(frozen=True)
 class World:
     """One environment of the policy: its Neon project, its databases, and what time it is there."""
@@ -56,6 +60,9 @@ class World:
     open_neon: Callable[[], Neon]
     connect: Connect
     open_repository: Callable[[], Repository] = _no_repository
+    repository_of: Callable[[str], Repository] = _no_repositories
+    """That of any environment of the policy, by name: for a drill, which acts on none of them. PolicyFault, UsageFault.
+    """
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     """Where the variables are that the policy names."""
 

@@ -9,10 +9,10 @@ from runbooks import accidental_delete
 from runbooks.drills.ground import DrillRunning, consent, note, noted, on, own_world, session
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Effect, Step
+from runbooks.model.drill import Check, Test
 from runbooks.model.moment import Moment
 from runbooks.model.objectives import Measured, Objective
 from runbooks.model.record import Record
-from runbooks.report.drill import Check, Test
 from runbooks.sandbox import incident
 from runbooks.sandbox.incident import Planted
 from runbooks.sandbox.writer import Writer
@@ -167,6 +167,7 @@ def judged(results: Mapping[str, Record], objective: Objective) -> Test:
     return Test.judged_by(
         objective,
         measured,
+        scenario="accidental-delete",
         name="Test 1, point-in-time recovery of rows deleted by accident",
         incident=planted.accident,
         moment=planted.moment,

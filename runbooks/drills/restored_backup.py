@@ -16,11 +16,11 @@ from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Effect, Ended, Step
 from runbooks.model.backup import Manifest, Rung, Tier
 from runbooks.model.backup_id import BackupId
+from runbooks.model.drill import Check, Test
 from runbooks.model.moment import Moment
 from runbooks.model.objectives import Measured, Objective
 from runbooks.model.record import Record
 from runbooks.model.retention import Place
-from runbooks.report.drill import Check, Test
 from runbooks.sandbox import incident
 from runbooks.sandbox.incident import Print
 
@@ -235,6 +235,7 @@ def judged(results: Mapping[str, Record], objective: Objective) -> Test:
             rto=restored.finished.utc - spoiled.accident.utc,
             rpo=spoiled.accident.utc - backed_up.started.utc if complete else None,
         ),
+        scenario="corruption",
         name="Test 2a, restoration of a backup after corruption",
         incident=spoiled.accident,
         moment=backed_up.started,

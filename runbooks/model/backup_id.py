@@ -15,8 +15,9 @@ from runbooks.model.errors import UsageFault
 from runbooks.model.moment import Moment
 
 MANIFEST = "manifest.json"
-_ENVIRONMENT = r"(?P<environment>[a-z][a-z0-9-]{0,30})"
-_FOLDER = rf"{_ENVIRONMENT}/(?P<folder>\d{{4}}/\d\d)/bloom_backup_(?P<stamp>\d{{8}}_\d{{6}})"
+ENVIRONMENT = r"(?P<environment>[a-z][a-z0-9-]{0,30})"
+"""The first segment of every key, as a pattern."""
+_FOLDER = rf"{ENVIRONMENT}/(?P<folder>\d{{4}}/\d\d)/bloom_backup_(?P<stamp>\d{{8}}_\d{{6}})"
 _ID = re.compile(_FOLDER, re.ASCII)
 _KEY = re.compile(rf"(?P<id>{_FOLDER})/(?P<rest>.+)", re.ASCII | re.DOTALL)
 _LEGACY = re.compile(rf"{_FOLDER}\.sql\.gz", re.ASCII)
@@ -38,7 +39,7 @@ class BackupId:
     environment: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(_ENVIRONMENT, self.environment, re.ASCII):
+        if not re.fullmatch(ENVIRONMENT, self.environment, re.ASCII):
             raise ValueError(f"{self.environment!r} is not the name of an environment")
         if self.started.utc.microsecond:
             raise ValueError("the id of a backup holds whole seconds; use BackupId.new")

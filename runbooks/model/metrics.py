@@ -6,14 +6,16 @@ and an alarm that sees nothing may well be quiet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from statistics import median
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from runbooks.model.backup import Manifest, ProofRecord, Rung, Tier, Verdict, standing
+from runbooks.model.drill import DrillReport
 from runbooks.model.freshness import Freshness
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
@@ -29,6 +31,9 @@ By = Literal["tier", "environment", "test", "stack"]
 Those of a stack are counted by log metric filters on its audit trail and never sent by us; what a filter counts has no
 dimensions, so each stack has a namespace of its own for them.
 """
+
+FEWEST_SIZES, MOST_SIZES = 3, 7
+"""So many backups before one tell what size is usual."""
 
 _OLDEST = timedelta(days=13)
 """CloudWatch refuses what happened more than two weeks ago (and, with it, all that is sent in the same request)."""
@@ -140,8 +145,13 @@ EVERY_SERIES = (
 )  # fmt: skip
 
 
-def of_success(manifest: Manifest, proofs: Iterable[ProofRecord], at_least: Rung) -> tuple[Metric, ...]:
-    """A verified backup: BackupSuccess and BackupSize. ValueError if these proofs, all there are of it, say less (C30).
+def of_success(
+    manifest: Manifest, proofs: Iterable[ProofRecord], at_least: Rung, sizes: Sequence[int] = ()
+) -> tuple[Metric, ...]:
+    """A verified backup: that it is one, its size, how far that is from those before it, and how long it took.
+
+    ValueError if these proofs, all there are of it, say less (C30). `sizes` are those of the verified backups of its
+    tier before it, as stored, oldest first; with too few of them nothing is said of a distance.
 
     They stand at the backup's own time, so that proving an old backup again does not pass for taking a new one.
     """
@@ -151,15 +161,27 @@ def of_success(manifest: Manifest, proofs: Iterable[ProofRecord], at_least: Rung
     if not _verified(found, at_least):
         raise ValueError(f"the backup is not proved up to rung {int(at_least)}, or not up to one that proves anything")
     where = (manifest.finished, manifest.environment, manifest.tier)
-    return (BACKUP_SUCCESS._measured(1, *where), BACKUP_SIZE._measured(manifest.stored_size, *where))
+    took = (manifest.finished.utc - manifest.started.utc).total_seconds()
+    deviation = _deviation(manifest.stored_size, sizes)
+    return (
+        BACKUP_SUCCESS._measured(1, *where),
+        BACKUP_SIZE._measured(manifest.stored_size, *where),
+        *(() if deviation is None else (BACKUP_SIZE_DEVIATION._measured(deviation, *where),)),
+        BACKUP_DURATION._measured(took, *where),
+    )
 
 
 def of_proof(
-    manifest: Manifest, proof: ProofRecord, earlier: Iterable[ProofRecord], at_least: Rung
+    manifest: Manifest,
+    proof: ProofRecord,
+    earlier: Iterable[ProofRecord],
+    at_least: Rung,
+    sizes: Sequence[int] = (),
 ) -> tuple[Metric, ...]:
     """All that follows from one attempt to prove a backup, by its taker or later. `earlier`: all other attempts on it.
 
-    A backup counts as success from the rung `at_least` on, and while CloudWatch takes a number of its age.
+    A backup counts as success from the rung `at_least` on, and while CloudWatch takes a number of its age. `sizes` as
+    for `of_success`.
     """
     where = (proof.at, manifest.environment, manifest.tier)
     passed = proof.verdict is Verdict.PASSED
@@ -168,8 +190,16 @@ def of_proof(
     if passed and standing(proofs).failure is None:
         found.append(VERIFIED_RUNG._measured(proof.rung, *where))
         if _verified(proofs, at_least) and proof.at.utc - manifest.finished.utc < _OLDEST:
-            found += of_success(manifest, proofs, at_least)
+            found += of_success(manifest, proofs, at_least, sizes)
     return tuple(found)
+
+
+def _deviation(size: int, before: Sequence[int]) -> float | None:
+    """In percent of the median of the last ones; None if they are too few to tell what is usual."""
+    last = before[-MOST_SIZES:]
+    if len(last) < FEWEST_SIZES or not (usual := median(last)):
+        return None
+    return 100 * abs(size - usual) / usual
 
 
 def _verified(proofs: Iterable[ProofRecord], at_least: Rung) -> bool:
@@ -188,6 +218,53 @@ def of_ages(environment: str, judged: Iterable[Freshness]) -> tuple[Metric, ...]
         for each in judged
         if each.age is not None
     )
+
+
+def of_verified_age(environment: str, newest: Moment | None, now: Moment) -> tuple[Metric, ...]:
+    """`newest`: when the newest backup proved to the highest rung was started; None, or one from the future: none."""
+    return _age(VERIFIED_AGE, environment, newest, now)
+
+
+def of_drill_age(environment: str, newest: DrillReport | None, now: Moment) -> tuple[Metric, ...]:
+    """ValueError for a report that proves nothing, or counts for another environment."""
+    if newest is not None and not (newest.proved and newest.counts_for == environment):
+        raise ValueError(f"drill {newest.run_id} does not count for {environment}")
+    return _age(DRILL_AGE, environment, None if newest is None else newest.written, now)
+
+
+def _age(series: Series, environment: str, newest: Moment | None, now: Moment) -> tuple[Metric, ...]:
+    if newest is None or newest > now:
+        return ()
+    return (series._measured((now.utc - newest.utc).total_seconds(), now, environment),)
+
+
+def of_window(environment: str, reach: timedelta, at: Moment) -> tuple[Metric, ...]:
+    """How far back Neon said that it can go. ValueError for the future."""
+    if reach < timedelta():
+        raise ValueError("a window into the future")
+    return (RESTORE_WINDOW._measured(reach.total_seconds(), at, environment),)
+
+
+def of_drill(report: DrillReport) -> tuple[Metric, ...]:
+    """A drill that counts for an environment has come to its report. ValueError if it counts for none.
+
+    Of a test whose data did not come back whole no time is sent: it would be that of a failure.
+    """
+    if report.counts_for is None:
+        raise ValueError(f"drill {report.run_id} counts for no environment")
+    found = [DRILL_SUCCESS._measured(report.proved, report.written, report.counts_for)]
+    for test in report.tests:
+        where = (report.written, report.counts_for)
+        if test.held:
+            found.append(DRILL_RTO._measured(test.rto_seconds, *where, test=test.scenario))
+        if test.held and test.rpo_seconds is not None:
+            found.append(DRILL_RPO._measured(test.rpo_seconds, *where, test=test.scenario))
+    return tuple(found)
+
+
+def of_failed_drill(environment: str, at: Moment) -> tuple[Metric, ...]:
+    """A drill that should have counted ended without a report in the archive."""
+    return (DRILL_SUCCESS._measured(0, at, environment),)
 
 
 def of_sync(environment: str, left_behind: int, at: Moment) -> tuple[Metric, ...]:

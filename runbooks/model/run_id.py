@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from runbooks.model.errors import UsageFault
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no i, l, o, 0, 1: it is read aloud and typed in a hurry
-_FORM = re.compile(r"\d{8}-\d{6}-[a-z2-9]{4}(-\d{1,2})?")
+_FORM = re.compile(r"\d{8}-\d{6}-[a-z2-9]{4}(-\d{1,2})?", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
@@ -34,6 +34,11 @@ class RunId:
                 next_step="invoke run.list",
             )
         return cls(text.strip())
+
+    @classmethod
+    def is_one(cls, text: str) -> bool:
+        """Whether it is spelled exactly as the id of a run."""
+        return _FORM.fullmatch(text) is not None
 
     def nested(self, number: int) -> RunId:
         """The id of the run that this run starts as its own part; the same on every resume."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runbooks.model.backup_id import MANIFEST, BackupId, LegacyBackup, is_file_name, is_proof_name
+from runbooks.model.drill import run_of_report
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Shelf:
 
     backups: tuple[Folder, ...]
     legacy: tuple[LegacyBackup, ...]
+    reports: tuple[str, ...]
+    """Of drills: no backups, and not foreign either."""
     foreign: tuple[str, ...]
     """Not ours: neither shown as backups nor touched."""
 
@@ -35,6 +38,7 @@ def sort_keys(keys: Iterable[str]) -> Shelf:
     """Sort the keys of a listing, which may hold several environments and any other object. Pure."""
     folders: dict[BackupId, list[str]] = {}
     legacy: list[LegacyBackup] = []
+    reports: list[str] = []
     foreign: list[str] = []
     for key in keys:
         placed = BackupId.of_key(key)
@@ -43,10 +47,12 @@ def sort_keys(keys: Iterable[str]) -> Shelf:
             folders.setdefault(placed[0], []).append(placed[1])
         elif old is not None:
             legacy.append(old)
+        elif run_of_report(key) is not None:
+            reports.append(key)
         else:
             foreign.append(key)
     backups = tuple(_folder(id_, sorted(names)) for id_, names in sorted(folders.items()))
-    return Shelf(backups, tuple(sorted(legacy)), tuple(sorted(foreign)))
+    return Shelf(backups, tuple(sorted(legacy)), tuple(sorted(reports)), tuple(sorted(foreign)))
 
 
 def _folder(id_: BackupId, names: list[str]) -> Folder:

@@ -1,4 +1,4 @@
-"""Answers of `backup.list` and `backup.fresh`: what the archive holds, what is proved of it, and if that is enough."""
+"""The answer of `backup.list`: what the archive holds, what is proved of it, and whether it can be read now."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 from runbooks.backups.catalog import Catalog, Listed, ListedLegacy, Offer, catalog, local_root
 from runbooks.clients.archive_types import Access, Cold, Readable, Thawing
 from runbooks.clients.repository import Repository
-from runbooks.model.backup import Tier
 from runbooks.model.duration import spell
-from runbooks.model.errors import MetricsFault, PolicyFault, Stale
-from runbooks.model.freshness import EARLY, PROVING, Freshness, judge
-from runbooks.model.metrics import of_ages
+from runbooks.model.freshness import EARLY, PROVING
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Place
 from runbooks.model.zones import zone
 from runbooks.report.answer import Answer
+from runbooks.report.fresh import as_data, judged
 
 _MINUTE = timedelta(minutes=1)
 _HEAD = ("backup", "started", "tier", "age", "rows", "MB", "proved", "storage", "locked until (UTC)")
@@ -53,13 +51,13 @@ def listed(repository: Repository, *, place: Place, before: Moment | None, now: 
     found = catalog(repository, place)
     shown = found.before(before) if before else found
     offer = shown.offer(before, asked.rung) if before else None
-    judged = _judged(repository, found, now) if place is Place.ARCHIVE else ()
+    fresh = judged(repository, found, now) if place is Place.ARCHIVE else ()
     newest = found.newest(lambda one: one.verified(asked.rung))
     text = [*_title(asked, shown), *_table(asked, shown, offer), *_legacy(shown.legacy, asked), *_foreign(found)]
     if before and offer:
         text += ["", *_offered(asked, before, offer, shown)]
     if place is Place.ARCHIVE and not before:
-        text += ["", *map(str, judged), _newest(newest, asked)]
+        text += ["", *map(str, fresh), _newest(newest, asked)]
     data = {
         "environment": repository.environment,
         "place": place.value,
@@ -69,58 +67,11 @@ def listed(repository: Repository, *, place: Place, before: Moment | None, now: 
         "backups": [_data(one, asked, offer) for one in reversed(shown.backups)],
         "legacy": [_legacy_data(one) for one in reversed(shown.legacy)],
         "foreign": found.foreign,
-        "freshness": [_freshness(each) for each in judged],
+        "freshness": [as_data(each) for each in fresh],
         "newest_verified": newest and str(newest.id),
         "offer": offer and _offer_data(offer, before),
     }
     return Answer("\n".join(text), data)
-
-
-def fresh(repository: Repository, *, now: Moment) -> Answer:
-    """Whether each scheduled tier has a verified backup as new as it promises; exit code of Stale if not (C16, C30).
-
-    Judged by the archive alone; the ages are sent as a metric. PolicyFault if nothing is scheduled, MetricsFault if all
-    is fresh and the metric was not taken; raises as `catalog`.
-    """
-    if not any(repository.policy.tiers[tier].cron for tier in Tier):
-        raise PolicyFault(
-            "the policy schedules no backups, so nothing says how old the newest may be",
-            safe="nothing was judged",
-            next_step="set `schedule` in [backup.tiers.daily] of the policy",
-        )
-    found = catalog(repository)
-    judged = _judged(repository, found, now)
-    stale = [each for each in judged if not each.fresh]
-    text = [*map(str, judged), *_cures(stale, found, repository.policy.verified_rung)]
-    try:
-        repository.metrics.send(of_ages(repository.environment, judged))
-        sent: str | None = None
-    except MetricsFault as trouble:
-        if not stale:
-            raise
-        sent = trouble.happened
-        text.append(f"also: {sent}")
-    data = {
-        "environment": repository.environment,
-        "fresh": not stale,
-        "tiers": [_freshness(each) for each in judged],
-        "metrics_trouble": sent,
-    }
-    return Answer("\n".join(text), data, Stale.exit_code if stale else 0)
-
-
-def _judged(repository: Repository, found: Catalog, now: Moment) -> tuple[Freshness, ...]:
-    policy = repository.policy
-    return judge(policy, found.newest_verified(policy.verified_rung, now), now)
-
-
-def _cures(stale: Iterable[Freshness], found: Catalog, rung: int) -> Iterator[str]:
-    for each in stale:
-        newer = found.newest(lambda one, each=each: one.tier is each.tier and one.usable and not one.verified(rung))  # type: ignore[misc]
-        if newer is not None and (each.newest is None or newer.id.started > each.newest):
-            yield f"next: {newer.id} is newer and not verified: invoke backup.verify --id {newer.id} --rung {rung}"
-        else:
-            yield f"next: find out why none was taken; then invoke backup.take --tier {each.tier}"
 
 
 # --- the listing as text ----------------------------------------------------------------------------------------------
@@ -317,8 +268,3 @@ def _offer_data(offer: Offer, before: Moment | None) -> dict[str, Any]:
         return {"id": str(one.id), "lost_seconds": (before.utc - one.id.started.utc).total_seconds()}
 
     return {"take": told(offer.take), "colder": told(offer.colder), "unproved": told(offer.unproved)}
-
-
-def _freshness(each: Freshness) -> dict[str, Any]:
-    age = each.age
-    return {**each.as_json(), "age_seconds": None if age is None else age.total_seconds()}

@@ -35,10 +35,12 @@ class Planted:
     half: bool = False
     storage_class: str = "STANDARD"
     lock: datetime | None = None
+    times: int = 3
+    """How large its files are."""
 
     @property
     def files(self) -> dict[str, bytes]:
-        return {f"{name}.age": f"{self.id}/{name}".encode() * 3 for name in NAMES}
+        return {f"{name}.age": f"{self.id}/{name}".encode() * self.times for name in NAMES}
 
     @property
     def manifest(self) -> Manifest:

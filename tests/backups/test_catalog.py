@@ -1,4 +1,4 @@
-"""What there is: every backup and nothing else, with what is known against it; and whether the newest is new enough."""
+"""What there is: every backup and nothing else, with what is known against it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runbooks.backups.catalog import Listed, catalog, look_at
 from runbooks.clients.archive_types import Cold, Readable
 from runbooks.clients.repository import Repository
 from runbooks.model.backup import Rung, Tier
-from runbooks.model.errors import LocalFault, MetricsFault, NotFound, PolicyFault, Stale
+from runbooks.model.errors import LocalFault, NotFound
 from runbooks.model.moment import Moment
 from runbooks.model.retention import Place
 from runbooks.report.answer import Answer
-from runbooks.report.backups import fresh, listed
+from runbooks.report.backups import listed
 from runbooks.sandbox.s3 import S3Server
 from tests.backups.ground import repository, the_time
 from tests.backups.planted import Planted, ago, in_archive, in_folder, keys, planted
@@ -51,6 +51,8 @@ def test_only_backups_of_this_environment_are_listed_whatever_lies_around_them(s
     strange = [
         f"{environment}/.bloom-dr-probe-0011223344556677",
         f"{environment}/evidence/2024.txt",
+        f"{environment}/drills/20251203-143000-k7qx/bloom_backup_20251203_020000/manifest.json",
+        f"{environment}/drills/2025/12/{stamp}/manifest.json",
         f"{environment}/2025/12/{stamp}_old/manifest.json",
         f"{environment}/2025/12/{stamp}/sub/manifest.json",
         f"{environment}/2025/11/{stamp}/manifest.json",
@@ -294,88 +296,6 @@ def test_without_a_verified_one_nothing_is_offered_but_an_old_file_is_named(s3: 
     assert f"surely from before then: {old}" in text
     text, _ = before(where, AT - timedelta(days=30))
     assert "there is none from before then" in text
-
-
-# --- new enough? ---------------------------------------------------------------------------------------------------
-
-NIGHTLY = {"tiers": {"daily": {"local_days": 30, "s3_days": 90, "storage_class": "STANDARD", "schedule": "0 2 * * *"}}}
-ONLY_DAILY = {"tiers": NIGHTLY["tiers"] | {"weekly": {"local_days": 60, "s3_days": 365, "storage_class": "STANDARD"}}}
-
-
-@pytest.mark.parametrize(
-    ("wishes", "is_fresh"),
-    [
-        ([{}], True),
-        ([], False),
-        ([{"half": True}], False),
-        ([{"proved": None}], False),
-        ([{"proved": Rung.REREAD}], False),
-        ([{"failed": Rung.REREAD}], False),
-        ([{"tier": Tier.PRE_MIGRATION}], False),
-    ],
-)
-def test_c16_only_a_verified_backup_of_the_bucket_is_fresh(
-    s3: S3Server, environment: str, wishes: list[dict[str, Any]], is_fresh: bool
-) -> None:
-    """C16, C30: judged by what lies there, by whoever reads it; silence is an alarm."""
-    in_archive(s3, [planted(environment, AT, **wish) for wish in wishes])
-    where = repository(s3, environment=environment, **ONLY_DAILY)
-    answer = fresh(where, now=Moment(AT + timedelta(hours=12)))
-    assert answer.exit_code == (0 if is_fresh else Stale.exit_code), answer.text
-    assert answer.data["fresh"] is is_fresh
-    assert ("STALE" in answer.text, "\nnext: " in answer.text) == (not is_fresh, not is_fresh)
-    names = [metric.name for metric in where.metrics.metrics]  # type: ignore[attr-defined]
-    assert names == (["BackupAge"] if is_fresh else []), "no age where there is no backup: missing data is the alarm"
-
-
-def test_c30_a_day_later_the_same_backup_is_stale_and_its_age_is_sent(s3: S3Server, environment: str) -> None:
-    in_archive(s3, [planted(environment, AT), planted(environment, AT + timedelta(days=1), proved=None)])
-    where = repository(s3, environment=environment, **ONLY_DAILY)
-    answer = fresh(where, now=Moment(AT + timedelta(days=1, hours=12)))
-    assert answer.exit_code == Stale.exit_code
-    assert "the newest verified one is 1d12h old" in answer.text
-    assert "is newer and not verified: invoke backup.verify --id" in answer.text
-    (age,) = where.metrics.metrics  # type: ignore[attr-defined]
-    assert (age.value, age.unit) == (36 * 3600, "Seconds")
-    assert age.dimensions == (("Environment", environment), ("Tier", "daily"))
-
-
-def test_every_scheduled_tier_has_to_be_fresh(s3: S3Server, environment: str) -> None:
-    in_archive(s3, [planted(environment, AT)])
-    answer = fresh(repository(s3, environment=environment), now=Moment(AT + timedelta(hours=12)))
-    assert answer.exit_code == Stale.exit_code
-    assert [each["fresh"] for each in answer.data["tiers"]] == [True, False]
-    assert "invoke backup.take --tier weekly" in answer.text
-
-
-def test_a_backup_from_the_future_neither_is_fresh_nor_hides_one_that_is(s3: S3Server, environment: str) -> None:
-    in_archive(s3, [planted(environment, AT + timedelta(days=400))])
-    where = repository(s3, environment=environment, **ONLY_DAILY)
-    now = Moment(AT + timedelta(hours=12))
-    assert fresh(where, now=now).exit_code == Stale.exit_code
-    in_archive(s3, [planted(environment, AT)])
-    assert fresh(where, now=now).exit_code == 0
-    assert "in the future" in told(where, now.utc).text
-
-
-def test_a_metric_that_is_not_taken_is_no_success(s3: S3Server, environment: str) -> None:
-    class Deaf:
-        def send(self, metrics: Any) -> None:
-            raise MetricsFault("nobody hears", safe="all", next_step="none")
-
-    in_archive(s3, [planted(environment, AT)])
-    where = repository(s3, environment=environment, **ONLY_DAILY)
-    deaf = Repository(where.environment, where.policy, where.archive, None, Deaf(), where.open_keys)
-    with pytest.raises(MetricsFault):
-        fresh(deaf, now=Moment(AT + timedelta(hours=12)))
-    stale = fresh(deaf, now=Moment(AT + timedelta(days=3)))
-    assert (stale.exit_code, stale.data["metrics_trouble"]) == (Stale.exit_code, "nobody hears")
-
-
-def test_where_nothing_is_scheduled_nothing_is_called_fresh(s3: S3Server, environment: str) -> None:
-    tiers = {name: {"local_days": 1, "s3_days": 1, "storage_class": "STANDARD"} for name in ("daily", "weekly")}
-    with pytest.raises(PolicyFault, match="schedules no backups"):
-        fresh(repository(s3, environment=environment, tiers=tiers), now=the_time())
 
 
 def test_an_empty_archive_says_so_and_what_to_do(s3: S3Server, environment: str) -> None:

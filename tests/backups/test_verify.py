@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from runbooks.engine.plan import Verdict
 from runbooks.engine.runner import Engine
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import Ended
-from runbooks.model.backup import Manifest, ProofRecord, Rung
+from runbooks.model.backup import Manifest, ProofRecord, Rung, Tier
 from runbooks.model.backup import Verdict as Proved
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import NotFound, UsageFault
@@ -33,6 +33,7 @@ from runbooks.model.run_id import RunId
 from runbooks.sandbox.s3 import S3Server
 from runbooks.verify_backup import RUNBOOK, Outcome, Proofs, Request
 from tests.backups.ground import repository, taken, the_time
+from tests.backups.planted import in_archive, planted
 from tests.clients.dump_ground import Ground
 from tests.engine.toy import Silent
 from tests.runbooks.ground import ROOT
@@ -110,8 +111,25 @@ def test_the_newest_is_proved_to_the_top_and_its_proof_is_kept(desk: Desk) -> No
     assert [told for _, told in ended.ending.facts] == [f"{manifest.id}: rung 5 (integral), passed"]
     listed = look_at(desk.where, manifest.id)
     assert listed.verified(Rung.INTEGRAL)
+    took = (manifest.finished.utc - manifest.started.utc).total_seconds()
     expected = {"VerifiedRung": 5, "VerifyFailure": 0, "BackupSuccess": 1, "BackupSize": manifest.stored_size}
-    assert dict(desk.measured()) == expected
+    assert dict(desk.measured()) == expected | {"BackupDuration": took}
+
+
+def test_a_size_is_compared_with_those_of_older_verified_backups_only(desk: Desk, s3: S3Server) -> None:
+    manifest = desk.taken()
+    start, environment = manifest.started.utc, desk.where.environment
+    others: list[dict[str, Any]] = [
+        {"proved": Rung.REREAD}, {"tier": Tier.WEEKLY}, {"failed": Rung.DECODED}, {"half": True}, {"proved": None}
+    ]  # fmt: skip
+    wishes = [{"times": 1}, {"times": 4, "proved": Rung.INTEGRAL}, {"times": 9}, *({"times": 99} | w for w in others)]
+    older = [planted(environment, start - timedelta(days=9 - day), **wish) for day, wish in enumerate(wishes)]
+    in_archive(s3, [*older, planted(environment, start + timedelta(seconds=1), times=99)])
+    ended = desk.verify(backup=manifest.id, last=None)
+    assert ended.ending.verdict is Verdict.PROVED
+    usual = older[1].manifest.stored_size
+    expected = 100 * abs(manifest.stored_size - usual) / usual
+    assert dict(desk.measured())["BackupSizeDeviation"] == pytest.approx(expected)
 
 
 def test_of_several_one_is_broken_and_the_others_are_proved(desk: Desk, s3: S3Server) -> None:

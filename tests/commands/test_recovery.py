@@ -130,5 +130,7 @@ def test_the_drill_leaves_a_report_and_nothing_else(operator: Operator) -> None:
     assert answer["verdict"] == "proved"
     report = Path(dict(answer["facts"])["report"])
     assert "PASS" in report.read_text()
-    assert json.loads(report.with_suffix(".json").read_text())["run_id"] == answer["run_id"]
+    told = json.loads(report.with_suffix(".json").read_text())
+    assert (told["run_id"], told["counts_for"]) == (answer["run_id"], None)
+    assert (answer["results"]["keep"]["keys"], answer["results"]["measure"]["names"]) == ([], [])
     assert not list(operator.sandbox.parent.glob(f"*{answer['run_id']}*"))

@@ -18,6 +18,7 @@ from runbooks.model.metrics import (
     BACKUP_FAILURE,
     BACKUP_SIZE,
     BACKUP_SUCCESS,
+    DRILL_RTO,
     EVERY_SERIES,
     NAMESPACE,
     PRUNE_FAILURE,
@@ -28,14 +29,21 @@ from runbooks.model.metrics import (
     By,
     Metric,
     of_ages,
+    of_drill,
+    of_drill_age,
     of_failed_backup,
+    of_failed_drill,
     of_proof,
     of_prune,
     of_success,
     of_sync,
+    of_verified_age,
+    of_window,
 )
 from runbooks.model.moment import Moment
+from runbooks.model.objectives import Measured
 from tests.model.test_backup import START, manifest, proof
+from tests.model.test_drill import a_test, report
 
 NOW = Moment(START + timedelta(hours=1))
 DAILY = (("Environment", "production"), ("Tier", "daily"))
@@ -66,9 +74,43 @@ def attempts(draw: st.DrawFn) -> list[ProofRecord]:
 
 def test_a_proved_backup_is_a_success_of_its_own_size_at_its_own_time() -> None:
     whole = manifest()
-    success, size = of_success(whole, [proof(2)], Rung.DECODED)
+    success, size, duration = of_success(whole, [proof(2)], Rung.DECODED)
     assert success == Metric(name="BackupSuccess", value=1, unit="Count", dimensions=DAILY, at=whole.finished)
     assert size == Metric(name="BackupSize", value=whole.stored_size, unit="Bytes", dimensions=DAILY, at=whole.finished)
+    took = (whole.finished.utc - whole.started.utc).total_seconds()
+    assert duration == Metric(name="BackupDuration", value=took, unit="Seconds", dimensions=DAILY, at=whole.finished)
+
+
+@pytest.mark.parametrize(
+    ("before", "percent"),
+    [
+        ([], None),
+        ([1.0, 1.0], None),
+        ([1.0, 1.0, 1.0], 0),
+        ([2.0, 2.0, 2.0], 50),
+        ([0.5, 0.5, 0.5], 100),
+        ([0.1, 1.0, 1.0, 9.0], 0),
+        ([50.0] * 90 + [1.0] * 7, 0),
+        ([1.0] * 90 + [2.0] * 4 + [1.0] * 3, 50),
+        ([0.0, 0.0, 0.0], None),
+    ],
+)
+def test_a_size_is_compared_with_the_median_of_the_last_seven(before: list[float], percent: float | None) -> None:
+    whole = manifest()
+    sizes = [int(each * whole.stored_size) for each in before]
+    said = {metric.name: metric for metric in of_proof(whole, proof(2), [], Rung.DECODED, sizes)}
+    assert "BackupSize" in said
+    if percent is None:
+        assert "BackupSizeDeviation" not in said
+    else:
+        deviation = said["BackupSizeDeviation"]
+        assert deviation.value == pytest.approx(percent, abs=1)
+        assert (deviation.unit, deviation.dimensions, deviation.at) == ("Percent", DAILY, whole.finished)
+
+
+def test_what_is_no_success_has_no_size_to_stand_out_with() -> None:
+    failed = values(of_proof(manifest(), proof(2, Verdict.FAILED), [], Rung.DECODED, [1, 1, 1]))
+    assert failed == {"VerifyFailure": 1}
 
 
 @given(attempts(), st.sampled_from(Rung))
@@ -80,7 +122,7 @@ def test_c30_success_is_sent_exactly_for_what_is_proved(proofs: list[ProofRecord
         assert said["BackupSuccess"] == 1
     else:
         assert "BackupSuccess" not in said
-        assert "BackupSize" not in said
+        assert not said.keys() & {"BackupSize", "BackupSizeDeviation", "BackupDuration"}
     if not proved:
         with pytest.raises(ValueError, match="is not proved"):
             of_success(manifest(), proofs, at_least)
@@ -151,6 +193,45 @@ def test_c16_the_age_of_a_backup_that_does_not_exist_is_not_sent_as_a_number() -
     assert of_ages("production", [judged(future, Tier.DAILY)]) == ()
 
 
+def test_the_age_of_what_is_not_there_or_from_the_future_is_not_sent_as_a_number() -> None:
+    future, past = Moment(START + timedelta(days=1)), Moment(START)
+    assert values(of_verified_age("production", past, NOW)) == {"VerifiedAge": 3600}
+    assert values(of_drill_age("production", report(), NOW)) == {"DrillAge": 3600}
+    for newest in (None, future):
+        assert of_verified_age("production", newest, NOW) == ()
+    assert of_drill_age("production", None, NOW) == ()
+    assert of_drill_age("production", report(written=future), NOW) == ()
+
+
+def test_a_drill_that_failed_or_was_for_another_environment_has_no_age() -> None:
+    rows = a_test("accidental-delete")
+    for other in (report(rows), report(counts_for="staging"), report(counts_for=None)):
+        with pytest.raises(ValueError, match="does not count for production"):
+            of_drill_age("production", other, NOW)
+
+
+def test_of_a_drill_only_what_was_measured_in_it_is_sent() -> None:
+    done = {(metric.name, metric.dimensions[1:]): metric.value for metric in of_drill(report())}
+    rows, backup = ((("Test", test),) for test in ("accidental-delete", "corruption"))
+    assert done == {
+        ("DrillSuccess", ()): 1,
+        ("DrillRTO", rows): 12, ("DrillRPO", rows): 3,
+        ("DrillRTO", backup): 12, ("DrillRPO", backup): 3,
+    }  # fmt: skip
+    lost = a_test("accidental-delete", Measured(rto=timedelta(seconds=12), rpo=None))
+    failed = of_drill(report(lost, a_test("corruption", held=False)))
+    assert [(metric.name, metric.value) for metric in failed] == [("DrillSuccess", 0), ("DrillRTO", 12)]
+    assert failed[1].dimensions == DRILL_RTO.dimensions("production", test="accidental-delete")
+    with pytest.raises(ValueError, match="counts for no environment"):
+        of_drill(report(counts_for=None))
+
+
+def test_a_window_of_nothing_is_a_number_and_one_into_the_future_is_none() -> None:
+    assert values(of_window("production", timedelta(), NOW)) == {"RestoreWindow": 0}
+    with pytest.raises(ValueError, match="future"):
+        of_window("production", -timedelta(seconds=1), NOW)
+
+
 @pytest.mark.parametrize(("done", "failures"), [(True, 0), (False, 1)])
 def test_a_clean_up_tells_whether_it_did_all_it_had_planned(done: bool, failures: int) -> None:
     (metric,) = of_prune("production", NOW, done=done)
@@ -167,17 +248,24 @@ def test_a_sync_tells_how_many_backups_it_left_behind() -> None:
 def test_every_number_has_the_dimensions_and_unit_that_its_series_promises_to_alarms() -> None:
     fresh = Freshness(tier=Tier.DAILY, fresh=True, newest=Moment(START), due=None, at=NOW)
     sent = [
-        *of_proof(manifest(), proof(2, minute=5), [], Rung.DECODED),
+        *of_proof(manifest(), proof(2, minute=5), [], Rung.DECODED, [1, 2, 3]),
         *of_failed_backup("production", Tier.DAILY, NOW),
         *of_ages("production", [fresh]),
         *of_sync("production", 0, NOW),
         *of_prune("production", NOW, done=True),
+        *of_verified_age("production", Moment(START), NOW),
+        *of_drill_age("production", report(), NOW),
+        *of_window("production", timedelta(days=7), NOW),
+        *of_drill(report(a_test("corruption"))),
+        *of_failed_drill("production", NOW),
     ]
     promised = {
-        each.name: (each.unit, each.dimensions(*GIVEN[each.by][:2], test=GIVEN[each.by][2])) for each in EVERY_SERIES
+        each.name: (each.unit, each.dimensions(*GIVEN[each.by][:2], test=GIVEN[each.by][2]))
+        for each in EVERY_SERIES
+        if each.by != "stack"
     }
     found = {metric.name: (metric.unit, metric.dimensions) for metric in sent}
-    assert found == {name: promised[name] for name in found}
+    assert found == promised, "each has a sender, but those that a filter of the trail's log counts"
 
 
 def test_exactly_the_dimensions_of_a_series_are_asked_for() -> None:

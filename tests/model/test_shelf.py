@@ -69,6 +69,14 @@ def test_a_folder_tells_what_lies_in_it_and_a_missing_manifest_makes_it_half() -
     assert sort_keys([*keys, ID.manifest_key]).backups[0].complete
 
 
+def test_the_report_of_a_drill_is_neither_a_backup_nor_foreign() -> None:
+    run = "production/drills/20251203-143000-k7qx"
+    found = sort_keys([f"{run}/drill.md", f"{run}/drill.json", f"{run}/bloom_backup_20251203_020000/manifest.json"])
+    assert found.reports == (f"{run}/drill.json", f"{run}/drill.md")
+    assert found.foreign == (f"{run}/bloom_backup_20251203_020000/manifest.json",)
+    assert not found.backups
+
+
 def test_old_backups_are_listed_apart() -> None:
     shelf = sort_keys([f"{TEXT}.sql.gz", ID.manifest_key])
     assert shelf.legacy == (LegacyBackup(datetime(2025, 12, 3, 2), "production"),)  # noqa: DTZ001 - its zone is unknown
@@ -84,14 +92,15 @@ def test_more_than_a_thousand_backups_are_all_there_oldest_first() -> None:
 days = st.datetimes(timezones=st.just(UTC))
 names = st.sampled_from(["manifest.json", "toc.dat.age", "3345.dat.zst.age", "proof-20251203T021500Z.json"])
 our_keys = st.builds(lambda day, name: BackupId.new("production", day).prefix + name, days, names)
-any_keys = our_keys | our_keys.map(lambda key: key[:-1]) | st.sampled_from(LOOK_ALIKES) | st.text(max_size=30)
+reports = st.sampled_from([f"production/drills/20251203-143000-k7qx/drill.{kind}" for kind in ("json", "md")])
+any_keys = reports | our_keys | our_keys.map(lambda key: key[:-1]) | st.sampled_from(LOOK_ALIKES) | st.text(max_size=30)
 
 
 @settings(max_examples=60)
 @given(st.lists(any_keys, unique=True, max_size=12))
 def test_every_key_is_in_exactly_one_place_whatever_the_order(keys: list[str]) -> None:
     shelf = sort_keys(keys)
-    places = Counter(shelf.foreign) + Counter(old.key for old in shelf.legacy)
+    places = Counter(shelf.foreign) + Counter(shelf.reports) + Counter(old.key for old in shelf.legacy)
     for folder in shelf.backups:
         places.update(folder.id.prefix + name for name in folder.files)
         places.update(folder.proofs)

@@ -59,12 +59,17 @@ class Facts:
             open_neon=self.neon,
             connect=connect,
             open_repository=self.repository,
+            repository_of=self.repository_of,
         )
 
     def repository(self) -> Repository:
         """With local copies, which policy.toml only proposes."""
+        return self.repository_of("sandbox")
+
+    def repository_of(self, environment: str) -> Repository:
+        """All of them are in the one bucket, each below its own name."""
         facts = ArchiveFacts.of(json.loads(self.archive))
-        return replace(sandboxed("sandbox", Policy.load(ROOT / "policy.toml"), facts), local=facts.local)
+        return replace(sandboxed(environment, Policy.load(ROOT / "policy.toml"), facts), local=facts.local)
 
     def engine(self, voice: Silent | None = None) -> Engine:
         return Engine(

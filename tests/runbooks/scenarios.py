@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 from runbooks import accidental_delete, drill, undo_recovery
+from runbooks.backups.drill_records import drills
+from runbooks.clients.metrics import Inbox
+from runbooks.clients.repository import Repository
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
+from runbooks.model.metrics import Metric
+from runbooks.model.moment import Moment
 from runbooks.sandbox import incident
 from runbooks.sandbox.incident import Planted
 from tests.runbooks.backup_scenarios import BACKUP_SCENARIOS
@@ -58,9 +64,15 @@ class QuarterlyDrill(Scenario):
     asks = False  # it touches nothing but what it makes
     kills = ("journal",)  # what it does to a database is the runbooks' inside, which are killed everywhere on their own
     every = 5
+    for_ = "staging"
+    """The environment that it counts for: none of its own."""
 
     def prepare(self, facts: Facts) -> drill.Request:
-        return drill.Request(clients=100)
+        where = facts.repository_of(self.for_)
+        for each in list(where.archive.objects(f"{self.for_}/")):  # of an earlier kill, whose run had the same id
+            where.archive.delete(each.key)
+        self.sent = len(sent_of_drills(where))
+        return drill.Request(clients=100, counts_for=self.for_)
 
     def check(self, facts: Facts, ended: Ended) -> None:
         assert ended.ending.verdict is Verdict.PROVED, ended.ending
@@ -68,6 +80,22 @@ class QuarterlyDrill(Scenario):
         assert [test["result"] for test in report["tests"]] == ["PASS", "PASS"]
         assert all(check["held"] for test in report["tests"] for check in test["checks"])
         assert not list(drill.default_root().parent.glob(f"bloom-dr-drill-{ended.run_id}*"))
+        where = facts.repository_of(self.for_)
+        lying = {each.key: where.archive.read(each.key) for each in where.archive.objects(f"{self.for_}/")}
+        folder = f"{self.for_}/drills/{ended.run_id}"
+        assert lying == {f"{folder}/{name}": (ended.folder / name).read_bytes() for name in ("drill.json", "drill.md")}
+        newest = drills(where, Moment.of(datetime.now(UTC))).newest
+        assert newest is not None
+        assert newest.run_id == str(ended.run_id)
+        # A kill may have come between sending and its line in the journal: they are sent again, and say the same.
+        told = {(metric.name, metric.dimensions): metric for metric in sent_of_drills(where)[self.sent :]}
+        assert {metric.value for metric in told.values() if metric.name == "DrillSuccess"} == {1}
+        assert sorted(name for name, _ in told) == ["DrillRPO", "DrillRPO", "DrillRTO", "DrillRTO", "DrillSuccess"]
+
+
+def sent_of_drills(where: Repository) -> list[Metric]:
+    assert isinstance(where.metrics, Inbox)
+    return [metric for metric in where.metrics.read() if metric.name.startswith("Drill")]
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

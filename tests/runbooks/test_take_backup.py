@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 from runbooks import take_backup
-from runbooks.backups.catalog import look_at
+from runbooks.backups.catalog import catalog, look_at
 from runbooks.clients.metrics import Inbox
 from runbooks.clients.postgres import connect
 from runbooks.clients.postgres_lock import BACKUP, hold_lock, require_lock
@@ -22,7 +23,7 @@ from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended, Run
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
-from runbooks.model.errors import DatabaseFault, LockHeld, Refused
+from runbooks.model.errors import ArchiveFault, DatabaseFault, LockHeld, Refused
 from runbooks.model.policy_backup import Encryption, Tiers
 from runbooks.model.run_id import RunId
 from runbooks.sandbox.seed import seed
@@ -155,3 +156,44 @@ def test_with_gpg_it_ends_proved_too(facts: Facts) -> None:
     encryption = Encryption.model_validate({"method": "gpg", "recipients": [KeyPair.new("gpg").recipient]})
     ended = taken(facts, having(facts, encryption=encryption))
     assert ended.ending.verdict is Verdict.PROVED, ended.ending
+
+
+def sizes(facts: Facts, tier: Tier) -> list[int]:
+    """Of the verified backups of a tier that there are, oldest first."""
+    found = (one for one in catalog(facts.repository()).backups if one.tier is tier and one.verified(Rung.DECODED))
+    return [one.manifest.stored_size for one in found if one.manifest is not None]
+
+
+def test_a_size_that_stands_out_is_measured_once_three_are_known(facts: Facts) -> None:
+    weekly = take_backup.Request(tier=Tier.WEEKLY)
+    for known in range(4):
+        before, sent = sizes(facts, Tier.WEEKLY), len(metrics(facts))
+        assert len(before) == known
+        ended = facts.engine().start(take_backup.RUNBOOK, weekly, facts.world(), NOBODY)
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        now = metrics(facts)[sent:]
+        assert ("BackupSizeDeviation" in now) is (known == 3)
+        assert {"BackupSuccess", "BackupSize", "BackupDuration"} <= {*now}
+    sink = facts.repository().metrics
+    assert isinstance(sink, Inbox)
+    size, deviation = (
+        next(one.value for one in reversed(sink.read()) if one.name == f"BackupSize{what}")
+        for what in ("", "Deviation")
+    )
+    assert deviation == pytest.approx(100 * abs(size - median(before)) / median(before))
+
+
+def test_a_backup_is_taken_also_where_the_sizes_of_earlier_ones_cannot_be_seen(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unseen(*_: Any) -> Any:
+        raise ArchiveFault("listing sandbox/: refused", safe="all", next_step="repeat it")
+
+    monkeypatch.setattr(take_backup, "catalog", unseen)
+    run: Run[World] = Run(facts.world(), RUN, Path(facts.runs), lambda text: None, never)
+    warnings = take_backup.plan(DAILY, take_backup.survey(run, DAILY)).warnings
+    assert "the sizes of earlier backups could not be seen: listing sandbox/: refused" in warnings
+    sent = len(metrics(facts))
+    assert taken(facts, facts.world()).ending.verdict is Verdict.PROVED
+    assert "BackupSize" in metrics(facts)[sent:]
+    assert "BackupSizeDeviation" not in metrics(facts)[sent:]
