@@ -49,8 +49,8 @@ def access_logs(bucket_arn: str, of: str, account: str) -> list[Statement]:
             "Sid": "TakesTheLog",
             "Effect": "Allow",
             "Principal": {"Service": "logging.s3.amazonaws.com"},
-            "Action": ["s3:PutObject"],
-            "Resource": [f"{bucket_arn}/*"],
+            "Action": "s3:PutObject",
+            "Resource": f"{bucket_arn}/*",
             "Condition": {"ArnLike": {"aws:SourceArn": of}, "StringEquals": {"aws:SourceAccount": account}},
         },
     ]
@@ -67,7 +67,7 @@ def _refuse(sid: str, action: str, resources: Sequence[str], condition: Statemen
     return {
         "Sid": sid,
         "Effect": "Deny",
-        "Principal": "*",
+        "Principal": {"AWS": "*"},
         "Action": [action],
         "Resource": list(resources),
         "Condition": condition,

@@ -50,13 +50,12 @@ def _read_role(cloud: Cloud, id_: str, known: Properties) -> Properties | None:
         role = iam.get_role(RoleName=id_)["Role"]
     except iam.exceptions.NoSuchEntityException:
         return None
-    boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
-    return {
-        **known,
+    found = {
         "assumeRolePolicy": _kept(_document(known["assumeRolePolicy"]), role["AssumeRolePolicyDocument"]),
-        "maxSessionDuration": known.get("maxSessionDuration") and role["MaxSessionDuration"],
-        "permissionsBoundary": boundary,
+        "maxSessionDuration": role["MaxSessionDuration"],
+        "permissionsBoundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"),
     }
+    return known | {name: value for name, value in found.items() if name in known}
 
 
 def _delete_role(cloud: Cloud, id_: str, known: Properties) -> None:

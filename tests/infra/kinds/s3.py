@@ -153,10 +153,12 @@ def _encryption(inputs: Properties) -> Any:
     for rule in inputs["rules"]:
         default = rule["applyServerSideEncryptionByDefault"]
         names = {"sseAlgorithm": "SSEAlgorithm", "kmsMasterKeyId": "KMSMasterKeyID"}
-        found = {"ApplyServerSideEncryptionByDefault": {names[key]: value for key, value in default.items()}}
-        if "bucketKeyEnabled" in rule:
-            found["BucketKeyEnabled"] = rule["bucketKeyEnabled"]
-        rules.append(found)
+        rules.append(
+            {
+                "ApplyServerSideEncryptionByDefault": {names[key]: value for key, value in default.items()},
+                "BucketKeyEnabled": rule.get("bucketKeyEnabled", False),
+            }
+        )
     return {"Rules": rules}
 
 
