@@ -2,7 +2,7 @@
 
 Points are counted where the process touches something outside itself: lines of the journal, places in the source that
 speak to a database or change an object of the archive after the consent (each place once), calls that change something
-at Neon. It exits with 0 if the run ended before the point was reached.
+at Neon, what a drill leaves where it counts. It exits with 0 if the run ended before the point was reached.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import psycopg
 
+from runbooks.clients.archive import Archive
 from runbooks.clients.archive_wire import Wire
+from runbooks.clients.metrics import Inbox
 from runbooks.engine.journal import Journal
+from runbooks.model.drill import run_of_report
 from runbooks.model.run_id import RunId
 from tests.runbooks.ground import Facts
 from tests.runbooks.scenario import YES
@@ -35,8 +38,11 @@ def main() -> None:
     facts.engine().start(runbook, request, facts.world(), YES, RunId.parse(order["run_id"]))
 
 
-def _armed(kind: type, name: str, point: int, side: str, counts: Callable[..., bool] = lambda *_, **__: True) -> None:
-    original, numbers = getattr(kind, name), itertools.count(1)
+def _armed(
+    kind: type, name: str, point: int, side: str, counts: Callable[..., bool] = lambda *_, **__: True,
+    numbers: Iterator[int] | None = None,
+) -> None:  # fmt: skip
+    original, numbers = getattr(kind, name), numbers or itertools.count(1)
 
     def killing(*args: Any, **kwargs: Any) -> Any:
         number = next(numbers) if counts(*args, **kwargs) else 0
@@ -66,6 +72,13 @@ def _object(point: int, side: str) -> None:
     _armed(Wire, "call", point, side, counts=lambda _, name, **__: name.startswith(changing) and fresh())
 
 
+def _report(point: int, side: str) -> None:
+    """What a drill leaves in an archive and sends; the stores and metrics of the runbooks inside it do not count."""
+    numbers = itertools.count(1)
+    _armed(Archive, "put", point, side, lambda _, key, *__, **___: run_of_report(key) is not None, numbers)
+    _armed(Inbox, "send", point, side, lambda _, metrics: metrics[0].name.startswith("Drill"), numbers)
+
+
 def _new_places() -> Callable[..., bool]:
     """Tells, from the consent on, whether a place in the source comes by for the first time."""
     append, executing, seen = Journal.append, [], set()
@@ -93,7 +106,7 @@ def _change(point: int, side: str) -> None:
     _armed(httpx.Client, "send", point, side, counts=lambda _client, request, **_: request.method != "GET")
 
 
-ARM = {"journal": _journal, "statement": _statement, "change": _change, "object": _object}
+ARM = {"journal": _journal, "statement": _statement, "change": _change, "object": _object, "report": _report}
 
 if __name__ == "__main__":
     main()

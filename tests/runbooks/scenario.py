@@ -21,7 +21,7 @@ class Scenario(ABC):
     kills = ("journal", "change", "statement")
     """Where it touches the world, and so is killed: see tests/runbooks/killed.py."""
     every = 1
-    """Of so many points it is killed at one."""
+    """Of so many lines of its journal it is killed at one."""
 
     @abstractmethod
     def prepare(self, facts: Facts) -> Record: ...
