@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 from tests.infra.cloud import Cloud
@@ -17,9 +16,9 @@ _RESOURCES = {
 def _service_role(cloud: Cloud) -> str:
     """The one that AWS makes in the account with its first compute environment; moto asks for it."""
     iam = cloud.client("iam")
-    with suppress(iam.exceptions.InvalidInputException, iam.exceptions.EntityAlreadyExistsException):
-        iam.create_service_linked_role(AWSServiceName="batch.amazonaws.com")
-    return f"arn:aws:iam::{cloud.account}:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
+    if not (found := iam.list_roles(PathPrefix="/aws-service-role/batch.amazonaws.com/")["Roles"]):
+        found = [iam.create_service_linked_role(AWSServiceName="batch.amazonaws.com")["Role"]]
+    return str(found[0]["Arn"])
 
 
 def _create_computers(cloud: Cloud, inputs: Properties) -> tuple[str, Properties]:

@@ -22,12 +22,14 @@ kind(
 
 
 def _create_definition(cloud: Cloud, inputs: Properties) -> tuple[str, Properties]:
+    disk = inputs.get("ephemeralStorage")
     made = cloud.client("ecs").register_task_definition(
+        **({"ephemeralStorage": {"sizeInGiB": disk["sizeInGib"]}} if disk else {}),
         containerDefinitions=json.loads(inputs["containerDefinitions"]),
         **picked(inputs, {
             "family": "family", "cpu": "cpu", "memory": "memory", "networkMode": "networkMode",
             "requiresCompatibilities": "requiresCompatibilities", "taskRoleArn": "taskRoleArn",
-            "executionRoleArn": "executionRoleArn", "volumes": "volumes", "ephemeralStorage": "ephemeralStorage",
+            "executionRoleArn": "executionRoleArn", "volumes": "volumes",
         }),
     )["taskDefinition"]  # fmt: skip
     arn = made["taskDefinitionArn"]
