@@ -61,7 +61,7 @@ class NeonProjectArgs:
 
 
 class NeonProject(pulumi.ComponentResource):
-    """No operation on it deletes a project, shortens its history or replaces it: deleting leaves all as it is."""
+    """No operation on it deletes a project, replaces it or shortens its history: deleting leaves all as it is."""
 
     project_id: pulumi.Output[str]
     branch_id: pulumi.Output[str]

@@ -1,9 +1,8 @@
-"""The settings of a project that a recovery stands on: what is wanted, what is held, and what must not be lost."""
+"""The settings of a project that a recovery stands on: what is wanted, and what is held."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,6 +36,8 @@ class Posture(_Part):
     branch: Annotated[str, matching(r"br-[a-z0-9-]{1,57}", "a branch id")] | None = None
     """None: the project's default branch, whichever that is."""
     history_seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
+    """At least. A longer window is left as it is: to shorten it throws away what nobody can bring back, and is done by
+    a person in the Neon Console, never as a by-product of `pulumi up`."""
     protected: Annotated[bool, Field(strict=True)]
     snapshots: tuple[Time, ...]
     """Empty: Neon takes none by itself."""
@@ -48,27 +49,18 @@ class Posture(_Part):
     def as_inputs(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)
 
-    def losses(self, held: Properties) -> dict[str, str]:
-        """Field to reason, for each thing of `held` that nobody can bring back once it is taken away. Pure.
-
-        Such a change is made by a person in the Neon Console, never as a by-product of `pulumi up`.
-        """
-        found = {}
-        if self.history_seconds < (has := int(held.get("history_seconds", 0))):
-            kept, wanted = timedelta(seconds=has), timedelta(seconds=self.history_seconds)
-            found["history_seconds"] = (
-                f"the project keeps {kept} of history, and {wanted} would throw the older part away for good; "
-                "raise promised_window in the policy, or shorten the history in the Neon Console"
-            )
+    def impossible(self, held: Properties) -> dict[str, str]:
+        """Field to reason, for what Neon cannot take back from `held`. Pure."""
         if held.get("logical_replication") and not self.logical_replication:
-            found["logical_replication"] = (
-                "it is on, and Neon cannot switch it off again; set logical_replication = true in the policy"
-            )
-        return found
+            why = "it is on, and Neon cannot switch it off again; set logical_replication = true in the policy"
+            return {"logical_replication": why}
+        return {}
 
     def differs(self, held: Properties) -> list[str]:
-        """The inputs that `held` has otherwise, or not at all. Pure."""
+        """The inputs that `held` does not fulfil. Pure."""
         wanted = self.as_inputs()
+        if (kept := held.get("history_seconds")) is not None and kept >= self.history_seconds:
+            wanted["history_seconds"] = kept
         names = sorted(set(wanted) | (set(type(self).model_fields) & set(held)))
         return [name for name in names if _comparable(wanted.get(name)) != _comparable(held.get(name))]
 

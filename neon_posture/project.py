@@ -58,17 +58,17 @@ def held(neon: Neon, wanted: Posture) -> Held:
 def brought_in_line(neon: Neon, wanted: Posture) -> Held:
     """Change what differs and nothing else; what holds afterwards, as read back. Safe to repeat.
 
-    Before any change: WrongTarget if the project is not where it has to be, Refused if something would be lost.
+    Before any change: WrongTarget if the project is not where it has to be, Refused if Neon cannot do it.
     """
     before = held(neon, wanted)
     _check_place(before.project, wanted)
-    if losses := wanted.losses(before.as_outputs()):
+    if reasons := wanted.impossible(before.as_outputs()):
         raise Refused(
-            f"project {wanted.project}: " + "; ".join(losses.values()),
+            "; ".join(f"{field} of project {wanted.project}: {why}" for field, why in reasons.items()),
             safe="nothing was changed at Neon",
-            next_step="decide, then: pulumi up",
+            next_step="change the policy, then: pulumi up",
         )
-    if before.project.history_retention_seconds != wanted.history_seconds:
+    if before.project.history_retention_seconds < wanted.history_seconds:
         neon.set_history_retention(timedelta(seconds=wanted.history_seconds))
     if wanted.logical_replication:
         neon.enable_logical_replication()

@@ -34,7 +34,7 @@ class PostureProvider(ResourceProvider):
         unknown = [name for name, value in wanted.items() if value == UNKNOWN]
         found = problems({name: value for name, value in wanted.items() if name not in unknown}, unknown)
         if not found and not unknown:
-            found = Posture.model_validate(wanted).losses(_inputs(_olds))
+            found = Posture.model_validate(wanted).impossible(_inputs(_olds))
         return CheckResult(news, [CheckFailure(place, why) for place, why in found.items()])
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:

@@ -33,7 +33,7 @@ class NeonPosture(Resource, module="neon", name="Posture"):
         pg_version: int | None = None,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """`neon_posture.posture.Posture` explains each. The key itself is no input: `api_key_env` names its variable."""
+        """`neon_posture.posture.Posture` explains each. The key itself is no input, only its variable's name."""
         props = {
             "api": api,
             "api_key_env": api_key_env,

@@ -92,17 +92,15 @@ def test_c26_another_project_is_a_replacement_which_the_guard_stops(moved: str) 
     assert PostureProvider().diff("x", inputs(), inputs(history_seconds=8 * DAY)).replaces == []
 
 
-@pytest.mark.parametrize(
-    ("held", "wanted", "place"),
-    [
-        ({"history_seconds": 8.0 * DAY}, {}, "history_seconds"),
-        ({"logical_replication": True}, {}, "logical_replication"),
-    ],
-)
-def test_what_nobody_could_bring_back_is_refused_in_the_preview(held: Inputs, wanted: Inputs, place: str) -> None:
-    failures = PostureProvider().check(inputs(**held), inputs(**wanted)).failures
-    assert [each.property for each in failures] == [place]
-    assert PostureProvider().check(inputs(**wanted), inputs(**held)).failures == [], "the other way nothing is lost"
+def test_what_neon_cannot_take_back_is_refused_in_the_preview() -> None:
+    on, off = inputs(logical_replication=True), inputs()
+    assert [each.property for each in PostureProvider().check(on, off).failures] == ["logical_replication"]
+    assert PostureProvider().check(off, on).failures == []
+
+
+@pytest.mark.parametrize(("held", "changes"), [(6 * DAY, True), (7 * DAY, False), (30 * DAY, False)])
+def test_c25_a_history_longer_than_promised_is_no_drift_and_a_shorter_one_is(held: int, changes: bool) -> None:
+    assert PostureProvider().diff("x", inputs(history_seconds=float(held)), inputs()).changes is changes
 
 
 # --- against the sandbox's Neon --------------------------------------------------------------------------------------
@@ -174,24 +172,22 @@ def _updated(neon: Neon) -> Any:
     return body["project"]["updated_at"], branch["branch"]["updated_at"]
 
 
-def test_a_refusal_reaches_the_person_with_what_is_safe_and_what_to_do(
-    engine_side: Host, neon: Neon, wanted: Inputs
-) -> None:
-    neon.set_history_retention(timedelta(days=10))
+def test_a_refusal_reaches_the_person_with_what_is_safe_and_what_to_do(engine_side: Host, wanted: Inputs) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        engine_side.create(wanted)
+        engine_side.create({**wanted, "region": "aws-eu-central-1"})
     told = str(caught.value.details())
-    assert "keeps 10 days" in told
-    assert "safe: nothing was changed at Neon" in told
+    assert "and the policy wants aws-eu-central-1" in told
+    assert "safe: nothing of it was changed" in told
     assert "next: " in told
 
 
-def test_an_adoption_that_would_lose_something_changes_nothing_at_all(neon: Neon, wanted: Inputs) -> None:
+def test_an_adoption_shortens_no_history(neon: Neon, wanted: Inputs) -> None:
     neon.set_history_retention(timedelta(days=30))
-    with pytest.raises(Refused, match="would throw the older part away"):
-        PostureProvider().create(wanted)
-    assert not neon.default_branch().protected
+    made = PostureProvider().create(wanted)
     assert neon.project().history_retention == timedelta(days=30)
+    assert made.outs is not None
+    assert made.outs["history_seconds"] == 30 * DAY
+    assert not PostureProvider().diff(made.id, made.outs, wanted).changes
 
 
 def test_a_project_in_another_place_than_the_policy_wants_is_refused(neon: Neon, wanted: Inputs) -> None:
@@ -217,8 +213,10 @@ def test_without_its_key_nothing_is_asked_of_neon(wanted: Inputs, monkeypatch: p
 def test_logical_replication_goes_on_and_is_never_switched_off(neon: Neon, wanted: Inputs) -> None:
     on, off = ({**wanted, "logical_replication": each} for each in (True, False))
     PostureProvider().create(on)
+    main = neon.set_protected(neon.default_branch(), False)
     with pytest.raises(Refused, match="cannot switch it off again"):
         PostureProvider().update(neon.project_id, {}, off)
+    assert not neon.branch(main.id).protected, "a refused update does not do the rest"
     assert neon.project().settings.enable_logical_replication
 
 
