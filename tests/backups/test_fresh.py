@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from runbooks.backups.drill_records import keep
+from runbooks.clients.archive import PROBE
+from runbooks.clients.archive_wire import Wire
 from runbooks.clients.neon import Neon
 from runbooks.clients.neon_types import Window
 from runbooks.clients.postgres import connect
 from runbooks.clients.repository import Repository
 from runbooks.clients.world import World
 from runbooks.model.backup import Rung, Tier
-from runbooks.model.errors import ArchiveFault, LoginRefused, MetricsFault, PolicyFault, Stale
+from runbooks.model.errors import ArchiveFault, LoginRefused, MetricsFault, PolicyFault, Refused, Stale, WrongTarget
 from runbooks.model.moment import Moment
 from runbooks.model.policy import Policy, SandboxEnvironment
 from runbooks.model.retention import Place
@@ -180,6 +182,34 @@ def test_reports_of_drills_are_no_backups_and_nothing_foreign(good: Repository) 
     tags = good.archive.head(f"{good.environment}/drills/20251203-020000-k7qx/drill.json").tags
     assert tags == {"environment": good.environment, "part": "report"}, "no rule for backups hits it"
     assert listed(good, place=Place.ARCHIVE, before=None, now=Moment(NOON), zone="UTC") == before
+
+
+def test_who_leaves_a_report_touches_nothing_outside_of_that_folder(
+    good: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its role has no other rights: not even the object that tries out the archive may lie elsewhere."""
+    calls: list[tuple[str, str]] = []
+    real = Wire.call
+
+    def watched(self: Wire, operation: str, **arguments: Any) -> dict[str, Any]:
+        calls.append((operation, arguments["Key"]))
+        return real(self, operation, **arguments)
+
+    monkeypatch.setattr(Wire, "call", watched)
+    drilled(good, AT)
+    assert {operation for operation, _ in calls} == {"put_object", "get_object", "head_object", "delete_object"}
+    assert all(key.startswith(f"{good.environment}/drills/") for _, key in calls), calls
+    assert all(PROBE in key for operation, key in calls if operation == "delete_object"), "and it may be refused"
+
+
+def test_a_report_is_kept_only_where_it_counts_and_never_replaced(good: Repository) -> None:
+    for other in ("staging", None):
+        with pytest.raises(WrongTarget, match=f"this is the archive of {good.environment}"):
+            keep(good, report(counts_for=other), {"drill.json": b"", "drill.md": b""})
+    run = drilled(good, AT)
+    with pytest.raises(Refused, match="already holds something else"):
+        drilled(good, AT, a_test("corruption"))
+    assert judged(good, NOON).data["last_drill"] == run
 
 
 @pytest.mark.parametrize(
