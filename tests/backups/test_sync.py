@@ -89,6 +89,15 @@ def test_a_copy_that_the_archive_lacks_arrives_octet_by_octet_and_is_proved_in_b
     assert ("BackupSuccess", 1) in measured(where)
 
 
+def test_the_size_of_what_arrived_is_compared_with_those_before_it(
+    s3: S3Server, environment: str, where: Repository, desk: Desk, copies: Path
+) -> None:
+    in_archive(s3, [planted(environment, ago(days=day), times=times) for day, times in ((4, 6), (3, 6), (2, 99))])
+    in_folder(copies, [unproved(environment, ago(hours=3))])
+    assert desk.start(RUNBOOK, Request(), where).ending.verdict is Verdict.PROVED
+    assert ("BackupSizeDeviation", 50) in measured(where)
+
+
 def test_with_a_private_key_what_arrived_is_decrypted(
     s3: S3Server, environment: str, ground: Ground, desk: Desk, copies: Path, tmp_path: Path
 ) -> None:
