@@ -127,12 +127,20 @@ KILLS = [
 ]
 
 
+def _stride(book: AnyRunbook, kind: str) -> int:
+    """Killed after one point is killed before the next: where both sides are tried, every second point meets every gap
+    between two."""
+    if kind == "journal" and SCENARIOS[book.name].every > 1:
+        return SCENARIOS[book.name].every
+    return 2 if all((book, kind, side) in KILLS for side in ("before", "after")) else 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("book", "kind", "side"), KILLS, ids=lambda value: getattr(value, "name", value))
 def test_killed_at_any_point_and_resumed_it_reaches_the_same_end(
     book: AnyRunbook, kind: str, side: str, seeded: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for point in itertools.count(1, SCENARIOS[book.name].every if kind == "journal" else 1):
+    for point in itertools.count(1, _stride(book, kind)):
         with stack_root() as home:
             home.chmod(0o711)
             monkeypatch.setenv("BLOOM_DR_SANDBOX", str(home / "sandbox"))
