@@ -28,6 +28,8 @@ class AwsNames:
     """The names of one stack's things. They say whose they are: several stacks may share an account."""
 
     stack: str
+    secret_suffix: str = ""
+    """For a day when the names of deleted secrets are still taken, as they are for weeks (C28)."""
 
     @property
     def prefix(self) -> str:
@@ -50,20 +52,28 @@ class AwsNames:
         return f"{archive}-{of}"
 
     def key_alias(self, of: str) -> str:
-        """Of the customer key of `archive`, `alerts`, `audit` or `database`."""
+        """Of the customer key of `archive`, `alerts`, `audit`, or of an environment's secrets (`NAME-database`)."""
         return f"alias/{self.prefix}-{of}"
 
     def topic(self, severity: str) -> str:
         """`severity` is a field of `policy_stack.Alerts`."""
         return f"{self.prefix}-{severity}"
 
-    def secret(self, environment: str, of: str) -> str:
-        """`of` is `database-url` (rotated), `neon-api-key` or `backup-key`."""
-        return f"bloom-dr/{environment}/{of}"
+    def chat(self, channel: str) -> str:
+        """What AWS Chatbot calls its way into the Slack channel with this id."""
+        return f"{self.prefix}-{channel}"
 
-    @property
-    def rotation_function(self) -> str:
-        return f"{self.prefix}-rotation"
+    def secret(self, environment: str, of: str) -> str:
+        """`of` is `database-url` (rotated), `database-admin` (for the rotation), `neon-api-key` or `backup-key`."""
+        return f"bloom-dr/{environment}/{of}{'-' if self.secret_suffix else ''}{self.secret_suffix}"
+
+    def rotation_function(self, environment: str) -> str:
+        """Its role is called the same."""
+        return f"{self.prefix}-{environment}-rotation"
+
+    def rotation_log_group(self, environment: str) -> str:
+        """Lambda takes no other."""
+        return f"/aws/lambda/{self.rotation_function(environment)}"
 
     @property
     def trail(self) -> str:
