@@ -212,6 +212,59 @@ def backup_sync(c: Context, env: str = "", json: bool = False) -> Any:
 
 
 @command(
+    backup,
+    "fleet",
+    tier="take backups: daily, weekly or pre-migration",
+    verify="prove so many of the newest of each",
+    fresh="judge their age",
+    stack="stack of the policy whose databases are meant (default: that of the default environment)",
+    local="by processes on this machine instead of AWS Batch",
+    together="with --local: so many at a time (default 2)",
+    job="submit nothing, and tell what that job comes to",
+    detach="do not wait for the job",
+    child="what AWS Batch starts: do it for the one database that this child is there for",
+    order="with --child: which environments the stack was made from",
+    json=JSON,
+)
+def backup_fleet(
+    c: Context,
+    tier: str = "",
+    verify: str = "",
+    fresh: bool = False,
+    stack: str = "",
+    local: bool = False,
+    together: str = "",
+    job: str = "",
+    detach: bool = False,
+    child: bool = False,
+    order: str = "",
+    json: bool = False,
+) -> Any:
+    """For each database of a stack at once: take backups, prove them, or judge their age. Ends well only if all do."""
+    from runbooks.cli import fleet
+    from runbooks.cli.local import load_policy
+    from runbooks.model.fleet import Routine
+
+    routine = Routine.parse(tier, verify=verify, fresh=fresh)
+    fleet.refuse_mixed(local=local, child=child, together=together, job=job, detach=detach)
+    policy = load_policy()
+    name = fleet.stack_in(policy, stack)
+    if local:
+        return fleet.locally(policy, name, routine, together)
+    if not child:
+        return fleet.in_batch(policy, name, routine, job=job, detach=detach)
+
+    def one(environment: str) -> Any:
+        if fresh:
+            return backup_fresh(c, env=environment, json=json)
+        if verify:
+            return backup_verify(c, last=verify, env=environment, json=json)
+        return backup_take(c, tier=tier, env=environment, json=json)
+
+    return fleet.as_child(policy, name, order, one)
+
+
+@command(
     schedule,
     "render",
     format="cron, systemd or github-actions",

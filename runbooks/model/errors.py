@@ -165,6 +165,11 @@ class Stale(BloomError):
     meaning = "no verified backup is as new as the schedule promises"
 
 
+class FleetFault(BloomError):
+    exit_code = 37
+    meaning = "AWS Batch refused or failed; what it has begun goes on, and its outcome may be unknown"
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM; the run can be resumed."""
 

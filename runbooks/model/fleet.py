@@ -112,10 +112,15 @@ class Outcome(Record):
     """One line for people."""
     run_id: str | None = None
     next_step: str | None = None
+    log: str | None = None
+    """Where in AWS's logs its story is."""
 
     @classmethod
-    def read(cls, environment: str, exit_code: int, answer: str) -> Outcome:
-        """Of a command that was called with --json. A good exit code without a good answer is no good ending."""
+    def read(cls, environment: str, exit_code: int, answer: str, story: str = "") -> Outcome:
+        """Of a command that was called with --json, and what it said on stderr.
+
+        A good exit code without a good answer is no good ending.
+        """
         code = exit_code if exit_code >= 0 else 128 - exit_code
         data = _object(answer)
         error = data.get("error")
@@ -127,7 +132,8 @@ class Outcome(Record):
             )  # fmt: skip
         said = ": ".join(str(data[name]) for name in ("verdict", "summary") if name in data)
         if not data:
-            code, said = code or CouldNotVerify.exit_code, "it ended without an answer"
+            last = "".join(story.strip().splitlines()[-1:])[:200]
+            code, said = code or CouldNotVerify.exit_code, f"it ended without an answer{last and ': '}{last}"
         run_id = data.get("run_id")
         return cls(environment=environment, exit_code=code, said=said or "done", run_id=run_id and str(run_id))
 
