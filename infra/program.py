@@ -2,8 +2,165 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.access import Access, AccessArgs
+from infra.alarms import Alarms, AlarmsArgs
+from infra.audit import Audit, AuditArgs
+from infra.boundary import boundary
+from infra.bucket import Archive, ArchiveArgs
+from infra.neon import NeonProject, NeonProjectArgs
+from infra.rights import Log
+from infra.schedule import Schedule, ScheduleArgs
+from infra.secret import DatabaseSecret, DatabaseSecretArgs
 from infra.settings import Settings
+from infra.watches import Watched
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stack goes."""
+
+    account: str
+    region: str
+    boundary_arn: pulumi.Input[str]
+    protect: bool
 
 
 def provision(settings: Settings) -> None:
-    """Declare everything, and export what the runbooks and people need to know."""
+    """Declare everything, and export what people and their tools need to know. PolicyFault before anything is."""
+    neon = {
+        name: NeonProjectArgs.of(name, environment, settings.section, os.environ)
+        for name, environment in settings.environments.items()
+    }
+    account, protect = aws.get_caller_identity().account_id, not settings.is_sandbox
+    limit = boundary(settings.names, settings.backup.bucket, account, protect=protect)
+    place = Place(account, settings.backup.region, limit, protect)
+    archive = _archive(settings, place)
+    audit = _audit(settings, place, archive)
+    access = _access(settings, place, archive, audit)
+    secrets = _secrets(settings, place)
+    if settings.image is not None:
+        _schedule(settings, place, access, secrets, settings.image)
+    _alarms(settings, place)
+    for name, args in neon.items():
+        pulumi.export(f"neon-{name}", NeonProject(name, args).project_id)
+    pulumi.export("bucket", archive.bucket)
+    pulumi.export("roles", {identity.value: role.arn for identity, role in access.roles.items()})
+    pulumi.export("databaseUrls", {name: secret.secret_arn for name, secret in secrets.items()})
+
+
+def _archive(settings: Settings, place: Place) -> Archive:
+    return Archive(
+        "archive",
+        ArchiveArgs(
+            names=settings.names,
+            backup=settings.backup,
+            account=place.account,
+            region=place.region,
+            boundary_arn=place.boundary_arn,
+            replica=settings.section.replica,
+            protect=place.protect,
+        ),
+    )
+
+
+def _audit(settings: Settings, place: Place, archive: Archive) -> Audit:
+    return Audit(
+        "audit",
+        AuditArgs(
+            names=settings.names,
+            environments=tuple(settings.environments),
+            stores=[store for store in (archive.store, archive.replica) if store],
+            account=place.account,
+            region=place.region,
+            boundary_arn=place.boundary_arn,
+            protect=place.protect,
+        ),
+    )
+
+
+def _access(settings: Settings, place: Place, archive: Archive, audit: Audit) -> Access:
+    return Access(
+        "access",
+        AccessArgs(
+            names=settings.names,
+            section=settings.section,
+            backup=settings.backup,
+            account=place.account,
+            store=archive.store,
+            replica=archive.replica,
+            logs=[Log(audit.bucket_arn, audit.key_arn), Log(archive.log_bucket_arn, None)],
+            boundary_arn=place.boundary_arn,
+            protect=place.protect,
+        ),
+    )
+
+
+def _secrets(settings: Settings, place: Place) -> dict[str, DatabaseSecret]:
+    if not settings.rotates:
+        pulumi.log.warn("DATABASE_URL is not rotated yet: put its value, then pulumi config set rotate true")
+    tasks = f"arn:aws:iam::{place.account}:role/{settings.names.service_role('execution')}"
+    return {
+        name: DatabaseSecret(
+            name,
+            DatabaseSecretArgs(
+                names=settings.names,
+                environment=name,
+                account=place.account,
+                region=place.region,
+                boundary_arn=place.boundary_arn,
+                readers=settings.section.applications,
+                rotates=settings.rotates,
+                rotation_days=settings.section.rotation_days,
+                protect=place.protect,
+                others={} if settings.image is None else {"neon-api-key": [tasks], "backup-key": [tasks]},
+                recovery_days=30 if place.protect else 0,
+            ),
+        )
+        for name in settings.environments
+    }
+
+
+def _schedule(
+    settings: Settings, place: Place, access: Access, secrets: Mapping[str, DatabaseSecret], image: str
+) -> Schedule:
+    first = next(iter(secrets.values()))
+    return Schedule(
+        "schedule",
+        ScheduleArgs(
+            names=settings.names,
+            environments=settings.environments,
+            backup=settings.backup,
+            image=image,
+            roles=access.roles,
+            boundary_arn=place.boundary_arn,
+            neon_keys={name: secret.other_arns["neon-api-key"] for name, secret in secrets.items()},
+            backup_key=first.other_arns["backup-key"],
+            secret_key_arns=[secret.key_arn for secret in secrets.values()],
+            account=place.account,
+            region=place.region,
+            zones=sorted(aws.get_availability_zones(state="available").names)[:2],
+            protect=place.protect,
+        ),
+    )
+
+
+def _alarms(settings: Settings, place: Place) -> Alarms:
+    return Alarms(
+        "alarms",
+        AlarmsArgs(
+            watched=Watched(settings.names, settings.section, settings.backup, settings.environments),
+            objectives=settings.policy.objectives,
+            pagerduty_url=settings.pagerduty_url,
+            account=place.account,
+            region=place.region,
+            boundary_arn=place.boundary_arn,
+            protect=place.protect,
+        ),
+    )

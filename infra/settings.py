@@ -38,6 +38,8 @@ class Settings:
     """A secret; there if one of the receivers is PagerDuty."""
     image: str | None
     """What the tasks run, by its digest; there if the stack runs them itself."""
+    rotates: bool
+    """Whether DATABASE_URL has a value yet, so that its password can take turns."""
 
     @property
     def is_sandbox(self) -> bool:
@@ -65,6 +67,7 @@ class Settings:
             names=AwsNames(stack),
             pagerduty_url=_pagerduty(config) if any(isinstance(each, PagerDuty) for each in receivers) else None,
             image=_image(config) if section.runner == "fargate" else None,
+            rotates=_flag(config, "rotate"),
         )
 
 
@@ -106,6 +109,13 @@ def _image(config: pulumi.Config) -> str:
             "take the digest that docker push printed: a tag can be moved to another image",
         )
     return image
+
+
+def _flag(config: pulumi.Config, key: str) -> bool:
+    text = config.get(key) or "false"
+    if text not in ("true", "false"):
+        raise _fault(f"the configuration bloom-dr:{key} is neither true nor false", f"pulumi config set {key} true")
+    return text == "true"
 
 
 def _fault(happened: str, next_step: str) -> PolicyFault:

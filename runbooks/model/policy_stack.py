@@ -109,6 +109,8 @@ class StackPolicy(Section):
     """Who may become restorer or pruner."""
     auditors: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
     """Who may read the audit log."""
+    applications: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
+    """What may read DATABASE_URL: the roles that the application's services run as."""
     login: Annotated[Literal["mfa", "identity-center"], one_of("mfa", "identity-center")] = "mfa"
     """identity-center: AWS tells no role of the second factor there: it is asked for at its own door."""
     github: (
