@@ -43,7 +43,7 @@ class DatabaseSecretArgs:
     recovery_days: int = 30
     """So long a deleted secret can be restored, and its name is taken (C28). 0: it is gone at once."""
     group: str = "bloom_app"
-    """The SQL role with the application's rights (`rotation/group.sql`). Two members take turns: GROUP_a and GROUP_b."""
+    """The SQL role with the application's rights (`rotation/group.sql`). Its members GROUP_a and GROUP_b take turns."""
     concurrency: int | None = 1
     """None in an account whose quota of concurrent executions is 10: AWS leaves nothing of these to be reserved."""
 
