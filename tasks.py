@@ -134,6 +134,23 @@ def sandbox_status(c, json=False):
     return stack.status()
 
 
+@command(sandbox, "env", dry=True, json=JSON)
+def sandbox_env(c, json=False):
+    """Print where the local stack is, key too, for: eval "$(invoke sandbox.env)"."""
+    from runbooks.cli import stack
+
+    return stack.exports()
+
+
+@command(sandbox, "aws")
+def sandbox_aws(c):
+    """Run a stand-in for AWS on this machine, empty, until Ctrl-C: for pulumi up --stack sandbox."""
+    from runbooks.cli import stack
+    from runbooks.cli.desk import Desk
+
+    return stack.aws(Desk(c, "sandbox", "", as_json=False).voice.say)
+
+
 @command(sandbox, "seed", clients="how many clients (default 2000)", json=JSON)
 def sandbox_seed(c, clients="2000", json=False):
     """Fill the local stack with the Bloom-like example data."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from runbooks.model.dsn import Dsn
-from runbooks.model.errors import UsageFault
+from runbooks.model.errors import SandboxFault, UsageFault
+from runbooks.model.sandbox_place import API, KEY, PROJECT
 from runbooks.report.answer import Answer, plain
 from runbooks.sandbox import daemon
 from runbooks.sandbox.archive import ArchiveFacts
@@ -41,6 +43,31 @@ def status() -> Answer:
     else:
         text = f"there is no local stack in {found.root}\nnext: invoke sandbox.up"
     return Answer(text, plain(found))
+
+
+def exports() -> Answer:
+    """Shell lines for `eval`: where the sandbox's Neon is, for `pulumi up --stack sandbox`. Raises SandboxFault."""
+    running = daemon.status(daemon.default_root()).running
+    if running is None:
+        raise SandboxFault(
+            "the local stack is not running",
+            safe="nothing was started",
+            next_step="invoke sandbox.up",
+        )
+    found = {API: running.api_url, PROJECT: running.project_id, KEY: running.api_key.reveal()}
+    return Answer("\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items()), found)
+
+
+def aws(say: Callable[[str], None]) -> Answer:
+    """Returns when it is interrupted. Raises ToolMissing, SandboxFault."""
+    from runbooks.sandbox.aws import serve
+
+    def ready(url: str) -> None:
+        say(f"AWS stand-in at {url}, empty and only as long as this runs; Ctrl-C ends it. In another shell:")
+        say('  eval "$(invoke sandbox.env)" && pulumi up --stack sandbox')
+
+    serve(ready)
+    return Answer("", {})
 
 
 def seeded(dsn: Dsn, clients: str, say: Callable[[str], None]) -> Answer:
