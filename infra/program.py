@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra import bucket, secret, timetable
 from infra.access import Access, AccessArgs
 from infra.alarms import Alarms, AlarmsArgs
 from infra.audit import Audit, AuditArgs
@@ -38,9 +39,11 @@ def provision(settings: Settings) -> None:
         name: NeonProjectArgs.of(name, environment, settings.section, os.environ)
         for name, environment in settings.environments.items()
     }
-    account, protect = aws.get_caller_identity().account_id, not settings.is_sandbox
+    account, region = aws.get_caller_identity().account_id, aws.get_region().region
+    protect = not settings.is_sandbox
+    _check(settings, Place(account, region, "", protect))
     limit = boundary(settings.names, settings.backup.bucket, account, protect=protect)
-    place = Place(account, settings.backup.region, limit, protect)
+    place = Place(account, region, limit, protect)
     archive = _archive(settings, place)
     audit = _audit(settings, place, archive)
     access = _access(settings, place, archive, audit)
@@ -52,21 +55,31 @@ def provision(settings: Settings) -> None:
         pulumi.export(f"neon-{name}", NeonProject(name, args).project_id)
     pulumi.export("bucket", archive.bucket)
     pulumi.export("roles", {identity.value: role.arn for identity, role in access.roles.items()})
-    pulumi.export("databaseUrls", {name: secret.secret_arn for name, secret in secrets.items()})
+    pulumi.export("databaseUrls", {name: each.secret_arn for name, each in secrets.items()})
+
+
+def _check(settings: Settings, place: Place) -> None:
+    """All that the components would refuse by themselves, before the first of them is declared."""
+    bucket.check(_archive_args(settings, place))
+    for name in settings.environments:
+        secret.check(_secret_args(settings, place, name))
+    if settings.image is not None:
+        timetable.check(settings.environments, settings.backup)
 
 
 def _archive(settings: Settings, place: Place) -> Archive:
-    return Archive(
-        "archive",
-        ArchiveArgs(
-            names=settings.names,
-            backup=settings.backup,
-            account=place.account,
-            region=place.region,
-            boundary_arn=place.boundary_arn,
-            replica=settings.section.replica,
-            protect=place.protect,
-        ),
+    return Archive("archive", _archive_args(settings, place))
+
+
+def _archive_args(settings: Settings, place: Place) -> ArchiveArgs:
+    return ArchiveArgs(
+        names=settings.names,
+        backup=settings.backup,
+        account=place.account,
+        region=place.region,
+        boundary_arn=place.boundary_arn,
+        replica=settings.section.replica,
+        protect=place.protect,
     )
 
 
@@ -105,33 +118,31 @@ def _access(settings: Settings, place: Place, archive: Archive, audit: Audit) ->
 def _secrets(settings: Settings, place: Place) -> dict[str, DatabaseSecret]:
     if not settings.rotates:
         pulumi.log.warn("DATABASE_URL is not rotated yet: put its value, then pulumi config set rotate true")
+    return {name: DatabaseSecret(name, _secret_args(settings, place, name)) for name in settings.environments}
+
+
+def _secret_args(settings: Settings, place: Place, name: str) -> DatabaseSecretArgs:
     tasks = f"arn:aws:iam::{place.account}:role/{settings.names.service_role('execution')}"
-    return {
-        name: DatabaseSecret(
-            name,
-            DatabaseSecretArgs(
-                names=settings.names,
-                environment=name,
-                account=place.account,
-                region=place.region,
-                boundary_arn=place.boundary_arn,
-                readers=settings.section.applications,
-                rotates=settings.rotates,
-                rotation_days=settings.section.rotation_days,
-                protect=place.protect,
-                others={} if settings.image is None else {"neon-api-key": [tasks], "backup-key": [tasks]},
-                recovery_days=30 if place.protect else 0,
-            ),
-        )
-        for name in settings.environments
-    }
+    return DatabaseSecretArgs(
+        names=settings.names,
+        environment=name,
+        account=place.account,
+        region=place.region,
+        boundary_arn=place.boundary_arn,
+        readers=settings.section.applications,
+        rotates=settings.rotates,
+        rotation_days=settings.section.rotation_days,
+        protect=place.protect,
+        others={} if settings.image is None else {"neon-api-key": [tasks], "backup-key": [tasks]},
+        recovery_days=30 if place.protect else 0,
+    )
 
 
 def _schedule(
     settings: Settings, place: Place, access: Access, secrets: Mapping[str, DatabaseSecret], image: str
-) -> Schedule:
+) -> None:
     first = next(iter(secrets.values()))
-    return Schedule(
+    Schedule(
         "schedule",
         ScheduleArgs(
             names=settings.names,
@@ -140,9 +151,9 @@ def _schedule(
             image=image,
             roles=access.roles,
             boundary_arn=place.boundary_arn,
-            neon_keys={name: secret.other_arns["neon-api-key"] for name, secret in secrets.items()},
+            neon_keys={name: each.other_arns["neon-api-key"] for name, each in secrets.items()},
             backup_key=first.other_arns["backup-key"],
-            secret_key_arns=[secret.key_arn for secret in secrets.values()],
+            secret_key_arns=[each.key_arn for each in secrets.values()],
             account=place.account,
             region=place.region,
             zones=sorted(aws.get_availability_zones(state="available").names)[:2],
@@ -151,8 +162,8 @@ def _schedule(
     )
 
 
-def _alarms(settings: Settings, place: Place) -> Alarms:
-    return Alarms(
+def _alarms(settings: Settings, place: Place) -> None:
+    Alarms(
         "alarms",
         AlarmsArgs(
             watched=Watched(settings.names, settings.section, settings.backup, settings.environments),

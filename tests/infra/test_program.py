@@ -19,21 +19,107 @@ URL = "https://events.pagerduty.com/integration/0123456789abcdef/enqueue"
 CONFIG = {"bloom-dr:image": IMAGE, "bloom-dr:pagerdutyUrl": URL}
 
 
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = """
+[backup.encryption]
+method = "age"
+recipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]
+"""
+
+
 def program() -> None:
     provision(Settings.read(pulumi.Config("bloom-dr"), pulumi.get_stack()))
 
 
-def up(cloud: Cloud, stack: str = "production", config: Mapping[str, str] = CONFIG) -> Stack:
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """The example, with somebody who can open the backups."""
+    path = tmp_path / "policy.toml"
+    path.write_text((ROOT / "policy.toml").read_text() + KEYS)
+    return path
+
+
+def up(cloud: Cloud, policy: Path, stack: str = "production", config: Mapping[str, str] = CONFIG) -> Stack:
+    config = {**config, "bloom-dr:policy": str(policy)}
     return apply(cloud, program, config, secret=("bloom-dr:pagerdutyUrl",), stack=stack)
 
 
 @pytest.mark.parametrize("name", ["production", "staging", "development"])
-def test_each_stack_of_the_policy_is_provisioned_whole(cloud: Cloud, name: str) -> None:
-    stack = up(cloud, name)
+def test_each_stack_of_the_policy_is_provisioned_whole(cloud: Cloud, policy: Path, name: str) -> None:
+    stack = up(cloud, policy, name)
     buckets = {each["Name"] for each in cloud.client("s3").list_buckets()["Buckets"]}
     assert stack.exported["bucket"] in buckets
     assert set(stack.exported["roles"]) >= {"writer", "verifier", "pruner", "restorer", "drill"}
     assert cloud.client("cloudtrail").describe_trails()["trailList"]
-    assert len({each.urn for each in stack.declared.values()}) == len(stack.declared)
     scheduled = cloud.client("scheduler").list_schedules()["Schedules"]
     assert bool(scheduled) is (name == "production")
+
+
+def test_what_a_recovery_needs_is_protected_and_stays_when_pulumi_lets_it_go(cloud: Cloud, policy: Path) -> None:
+    """Destroy takes what is not protected first, and only then fails."""
+    stack = up(cloud, policy)
+    held = {
+        "aws:s3/bucket:Bucket", "aws:kms/key:Key", "aws:iam/role:Role", "aws:cloudtrail/trail:Trail",
+        "aws:sns/topic:Topic", "aws:secretsmanager/secret:Secret", "aws:iam/policy:Policy", "aws:sqs/queue:Queue",
+        "aws:s3/bucketPolicy:BucketPolicy", "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
+        "pulumi-python:dynamic/neon:Posture", "aws:scheduler/schedule:Schedule",
+    }  # fmt: skip
+    for token in held:
+        assert stack.of(token), token
+        for each in stack.of(token):
+            assert each.protect, f"{token} {each.name}"
+            assert each.retain, f"{token} {each.name}"
+
+
+def test_what_is_secret_is_a_secret_in_the_state(cloud: Cloud, policy: Path) -> None:
+    stack = up(cloud, policy)
+    told = [each for each in stack.declared.values() if URL in str(each.inputs)]
+    assert told
+    assert all("endpoint" in each.secrets for each in told)
+
+
+def test_c27_a_second_declaration_is_the_first_again(cloud: Cloud, policy: Path) -> None:
+    def inputs(stack: Stack) -> dict[str, str]:
+        return {each.urn: str(each.inputs) for each in stack.declared.values()}
+
+    first = inputs(up(cloud, policy))
+    cloud.reset()
+    again = inputs(up(cloud, policy))
+    # moto gives keys, networks and roles new ids each time.
+    assert first.keys() == again.keys()
+    assert [urn for urn in first if len(first[urn]) != len(again[urn])] == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "config", "said"),
+    [
+        (("s3_days = 365", "s3_days = 30"), {}, "backup.tiers.weekly.s3_days"),
+        (("s3_days = 90", 's3_days = "90"'), {}, "backup.tiers.daily.s3_days"),
+        (("[backup.tiers.weekly]", "[backup.tiers.wekly]"), {}, "backup.tiers.wekly"),
+        (('bucket = "bloom-backups"', 'bucket = "Bloom_Backups"'), {}, "backup.bucket"),
+        (('page = { kind = "pagerduty" }', 'page = { kind = "email" }'), {}, "stacks.production.alerts.page"),
+        (('region = "us-west-2"', 'region = "us-east-1"'), {}, "stacks.production.replica.region"),
+        (('region = "us-east-1"', 'region = "eu-west-1"'), {}, "backup.region"),
+        ((KEYS, ""), {}, "backup.encryption"),
+        (("", ""), {"bloom-dr:image": "bloom-dr:latest"}, "bloom-dr:image"),
+        (("", ""), {"bloom-dr:image": ""}, "bloom-dr:image"),
+        (("", ""), {"bloom-dr:pagerdutyUrl": "http://pager"}, "bloom-dr:pagerdutyUrl"),
+        (("", ""), {"bloom-dr:rotate": "yes"}, "bloom-dr:rotate"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_field_and_nothing_is_declared(
+    cloud: Cloud, policy: Path, changed: tuple[str, str], config: dict[str, str], said: str
+) -> None:
+    text = policy.read_text()
+    assert changed[0] in text
+    policy.write_text(text.replace(*changed, 1))
+    with pytest.raises(PolicyFault) as refusal:
+        up(cloud, policy, config=CONFIG | config)
+    assert said in f"{refusal.value} {refusal.value.next_step}"
+    assert "was called" in refusal.value.safe or "nothing" in refusal.value.safe
+    assert cloud.client("iam").list_policies(Scope="Local")["Policies"] == []
+
+
+def test_a_stack_that_the_policy_does_not_know_is_refused_with_those_it_knows(cloud: Cloud, policy: Path) -> None:
+    with pytest.raises(PolicyFault, match=r"stacks.prodution.*did you mean"):
+        up(cloud, policy, "prodution")
