@@ -138,6 +138,29 @@ def test_the_two_may_do_what_the_group_may_and_no_more(rotated: World) -> None:
     assert found == (False,) * 5
 
 
+@pytest.mark.parametrize("copied", [True, False])
+def test_c29_when_it_is_set_up_the_present_login_is_tried_out_and_kept(bloom: World, copied: bool) -> None:
+    """AWS says that it makes a pending version for that, and not what is in it: perhaps a copy, perhaps nothing."""
+    before = bloom.value()
+    if copied:
+        bloom.manager.delete_secret(SecretId=bloom.secret, ForceDeleteWithoutRecovery=True)
+        bloom.manager.create_secret(Name=bloom.secret, SecretString=json.dumps(before))
+    bloom.manager.rotate_secret(
+        SecretId=bloom.secret, RotationLambdaARN=bloom.function_arn, RotateImmediately=False,
+        RotationRules={"AutomaticallyAfterDays": 90},
+    )  # fmt: skip
+    assert bloom.asked == ["testSecret"]
+    assert bloom.value() == before
+
+
+def test_c29_a_login_that_does_not_work_cannot_be_set_up_to_rotate(bloom: World) -> None:
+    bloom.seed(bloom.owner.as_role("nobody", "wrong"))
+    with pytest.raises(ClientError, match="logging in failed as nobody"):
+        bloom.manager.rotate_secret(
+            SecretId=bloom.secret, RotationLambdaARN=bloom.function_arn, RotateImmediately=False
+        )
+
+
 # --- C29: steps are repeated, and fail half-way
 
 
