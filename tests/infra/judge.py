@@ -11,9 +11,9 @@ Document = Mapping[str, Any]
 _OPERATORS = {
     "StringEquals": lambda found, wanted: found in wanted,
     "StringNotEquals": lambda found, wanted: found not in wanted,
-    "StringLike": lambda found, wanted: any(_like(each, found) for each in wanted),
-    "ArnLike": lambda found, wanted: any(_like(each, found) for each in wanted),
-    "ArnEquals": lambda found, wanted: any(_like(each, found) for each in wanted),
+    "StringLike": lambda found, wanted: any(like(each, found) for each in wanted),
+    "ArnLike": lambda found, wanted: any(like(each, found) for each in wanted),
+    "ArnEquals": lambda found, wanted: any(like(each, found) for each in wanted),
     "Bool": lambda found, wanted: found in wanted,
     "NumericGreaterThan": lambda found, wanted: any(int(found) > int(each) for each in wanted),
 }
@@ -46,8 +46,8 @@ def _says(effect: str, document: Document, request: Request) -> bool:
 
 def _matches(statement: Document, request: Request) -> bool:
     return (
-        any(_like(each, request.action, ignore_case=True) for each in _listed(statement["Action"]))
-        and any(_like(each, request.resource) for each in _listed(statement.get("Resource", "*")))
+        any(like(each, request.action, ignore_case=True) for each in _listed(statement["Action"]))
+        and any(like(each, request.resource) for each in _listed(statement.get("Resource", "*")))
         and all(
             _holds(operator, key, _listed(wanted), request)
             for operator, keys in statement.get("Condition", {}).items()
@@ -64,7 +64,7 @@ def _holds(operator: str, key: str, wanted: list[str], request: Request) -> bool
     return bool(_OPERATORS[operator](request.context[key], wanted))
 
 
-def _like(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
+def like(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
     """AWS's wildcards: of ? and * any character is one, a slash too."""
     form = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
     return re.fullmatch(form, text, re.DOTALL | (re.IGNORECASE if ignore_case else 0)) is not None

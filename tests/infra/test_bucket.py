@@ -18,6 +18,7 @@ from runbooks.clients.archive_types import Posture
 from runbooks.model.errors import PolicyFault
 from runbooks.model.policy_stack import Replica
 from tests.backups.ground import the_time
+from tests.infra import kinds
 from tests.infra.applying import Stack, apply
 from tests.infra.archive_ground import BUCKET, BUCKETS, LOCKED, LOGS, REPLICA, archived, backup_policy
 from tests.infra.cloud import ACCOUNT, REGION, Cloud
@@ -230,6 +231,14 @@ def test_the_copier_opens_here_seals_there_and_deletes_nothing(account: Cloud, s
         assert not may(action, f"arn:aws:s3:::{BUCKET}/a")
 
 
+def test_what_aws_has_is_what_was_declared(account: Cloud, stack: Stack) -> None:
+    """So that a refresh finds no change: read back as the engine's provider does."""
+    table = kinds.load()
+    for one in stack.declared.values():
+        if (read := table[one.token].read) is not None:
+            assert read(account, one.id, one.outputs) == one.outputs, one.name
+
+
 # --- from here on each test begins with an empty account -----------------------------------------------------------
 
 
@@ -296,3 +305,24 @@ def test_what_cannot_be_is_refused_before_anything_is_there(cloud: Cloud, change
 def test_the_longest_name_that_is_taken_fits(cloud: Cloud) -> None:
     archived(cloud, backup_policy(bucket="b" * 55))
     assert {len(each["Name"]) for each in cloud.client("s3").list_buckets()["Buckets"]} == {55, 60, 63}
+
+
+def test_what_somebody_changes_by_hand_is_seen(cloud: Cloud) -> None:
+    stack, s3, table = archived(cloud), cloud.client("s3"), kinds.load()
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+    s3.put_bucket_policy(Bucket=BUCKET, Policy='{"Version": "2012-10-17", "Statement": []}')
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration=PLAIN)
+    s3.delete_bucket_lifecycle(Bucket=BUCKET)
+    s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration={"BlockPublicAcls": True})
+    seen = {
+        one.token.rpartition(":")[2]
+        for one in stack.declared.values()
+        if (read := table[one.token].read) is not None and read(cloud, one.id, one.outputs) != one.outputs
+    }
+    assert seen == {
+        "BucketVersioning", "BucketPolicy", "BucketServerSideEncryptionConfiguration", "BucketLifecycleConfiguration",
+        "BucketPublicAccessBlock",
+    }  # fmt: skip
+
+
+PLAIN = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,31 +190,34 @@ def test_rules_that_aws_refuses_would_be_seen(broken: dict[str, Any], why: str) 
     assert "second rule" in refused_by_aws([good, good])[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backed_up(
-    cloud: Cloud,
+    _account: Cloud,
     ground: Ground,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, dict[str, Any]]:
     """A backup of each tier, taken and proved by the runbooks' own code into the bucket that infra has declared: the
     answers of S3, by key."""
-    archived(cloud, backup_policy(tiers=LOCKED))
-    lenient(monkeypatch)
-    s3 = cloud.client("s3")
-    s3.put_object(Bucket=BUCKET, Key="evidence/2024.txt", Body=b"somebody else's")
-    repository = repository_in(cloud, lambda: client_of_runbooks(cloud))
-    dsn = ground.database("CREATE TABLE clients (id int PRIMARY KEY); INSERT INTO clients VALUES (1)")
-    start = the_time().utc
-    for number, tier in enumerate(Tier, start=1):
-        at = start - timedelta(seconds=number)
-        read_again(repository, taken(repository, dsn, tmp_path / tier, tier=tier, at=at))
-    found = {}
-    for each in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
-        tags = s3.get_object_tagging(Bucket=BUCKET, Key=each["Key"])["TagSet"]
-        head = s3.head_object(Bucket=BUCKET, Key=each["Key"])
-        found[each["Key"]] = {"tags": {tag["Key"]: tag["Value"] for tag in tags}, **head}
-    return found
+    _account.reset()
+    archived(_account, backup_policy(tiers=LOCKED))
+    with pytest.MonkeyPatch.context() as patch:
+        lenient(patch)
+        s3, dsn = (
+            _account.client("s3"),
+            ground.database("CREATE TABLE clients (id int); INSERT INTO clients VALUES (1)"),
+        )
+        s3.put_object(Bucket=BUCKET, Key="evidence/2024.txt", Body=b"somebody else's")
+        repository = repository_in(_account, lambda: client_of_runbooks(_account))
+        start = the_time().utc
+        for number, tier in enumerate(Tier, start=1):
+            at = start - timedelta(seconds=number)
+            read_again(repository, taken(repository, dsn, tmp_path_factory.mktemp(tier), tier=tier, at=at))
+        return {each["Key"]: _seen(s3, each["Key"]) for each in s3.list_objects_v2(Bucket=BUCKET)["Contents"]}
+
+
+def _seen(s3: Any, key: str) -> dict[str, Any]:
+    tags = s3.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
+    return {"tags": {tag["Key"]: tag["Value"] for tag in tags}, **s3.head_object(Bucket=BUCKET, Key=key)}
 
 
 def test_a_backup_by_the_runbooks_carries_the_tags_that_the_rules_match(
