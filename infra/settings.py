@@ -64,7 +64,7 @@ class Settings:
             section=section,
             backup=backup,
             environments={name: policy.environments[name] for name in section.environments},
-            names=AwsNames(stack),
+            names=AwsNames(stack, secret_suffix=_suffix(config)),
             pagerduty_url=_pagerduty(config) if any(isinstance(each, PagerDuty) for each in receivers) else None,
             image=_image(config) if section.runner == "fargate" else None,
             rotates=_flag(config, "rotate"),
@@ -109,6 +109,17 @@ def _image(config: pulumi.Config) -> str:
             "take the digest that docker push printed: a tag can be moved to another image",
         )
     return image
+
+
+def _suffix(config: pulumi.Config) -> str:
+    """For the names of secrets, where those without one still wait for their deletion (C28)."""
+    text = config.get("secretSuffix") or ""
+    if not re.fullmatch(r"[a-z0-9]{0,12}", text, re.ASCII):
+        raise _fault(
+            "the configuration bloom-dr:secretSuffix is not up to 12 lower-case letters and digits",
+            "pulumi config set secretSuffix 2",
+        )
+    return text
 
 
 def _flag(config: pulumi.Config, key: str) -> bool:

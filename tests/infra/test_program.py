@@ -71,6 +71,13 @@ def test_what_a_recovery_needs_is_protected_and_stays_when_pulumi_lets_it_go(clo
             assert each.retain, f"{token} {each.name}"
 
 
+def test_c28_secrets_get_other_names_where_the_old_ones_wait_for_deletion(cloud: Cloud, policy: Path) -> None:
+    up(cloud, policy, config=CONFIG | {"bloom-dr:secretSuffix": "2"})
+    names = {each["Name"] for each in cloud.client("secretsmanager").list_secrets()["SecretList"]}
+    assert names
+    assert all(name.endswith("-2") for name in names)
+
+
 def test_what_is_secret_is_a_secret_in_the_state(cloud: Cloud, policy: Path) -> None:
     stack = up(cloud, policy)
     told = [each for each in stack.declared.values() if URL in str(each.inputs)]
@@ -105,6 +112,7 @@ def test_c27_a_second_declaration_is_the_first_again(cloud: Cloud, policy: Path)
         (("", ""), {"bloom-dr:image": ""}, "bloom-dr:image"),
         (("", ""), {"bloom-dr:pagerdutyUrl": "http://pager"}, "bloom-dr:pagerdutyUrl"),
         (("", ""), {"bloom-dr:rotate": "yes"}, "bloom-dr:rotate"),
+        (("", ""), {"bloom-dr:secretSuffix": "-2"}, "bloom-dr:secretSuffix"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_field_and_nothing_is_declared(
