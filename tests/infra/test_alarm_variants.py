@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from infra.watches import LONGEST, longest_gap, watched
 from runbooks.model.backup import Tier
 from runbooks.model.cron import Cron
+from tests.infra import kinds
 from tests.infra.alarm_ground import ALERTS, SLACK, alarmed, neon, watched_of
+from tests.infra.applying import Stack
 from tests.infra.archive_ground import NAMES
 from tests.infra.cloud import ACCOUNT, REGION, Cloud
 from tests.infra.hearing import Graph, complaints
@@ -80,3 +82,25 @@ def test_without_slack_there_is_no_chatbot(cloud: Cloud) -> None:
     stack = alarmed(cloud, watched_of(alerts=dict.fromkeys(ALERTS, MAIL)))
     assert [each for each in stack.declared.values() if "chatbot" in each.token or each.name == "chatbot"] == []
     assert complaints(Graph.read(cloud, stack), dict.fromkeys(TOPICS, ("email", "incidents@bloom.com"))) == []
+
+
+def drifted(cloud: Cloud, stack: Stack) -> set[str]:
+    """The names of what AWS has otherwise than declared, as a refresh would see it."""
+    table = kinds.load()
+    return {
+        each.name
+        for each in stack.declared.values()
+        if (read := table[each.token].read) is not None and read(cloud, each.id, dict(each.outputs)) != each.outputs
+    }
+
+
+def test_what_is_changed_by_hand_is_seen_and_nothing_else(cloud: Cloud) -> None:
+    stack = alarmed(cloud)
+    assert drifted(cloud, stack) == set()
+    silenced, topic = NAMES.alarm("DrillOverdue", "production"), stack.exported["page"]
+    cloud.client("cloudwatch").disable_alarm_actions(AlarmNames=[silenced])
+    everybody = (
+        cloud.client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"].replace("Deny", "Allow")
+    )
+    cloud.client("sns").set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=everybody)
+    assert drifted(cloud, stack) == {silenced, "page"}

@@ -14,6 +14,7 @@ from infra.boundary import boundary
 from infra.counted import LONGEST
 from infra.rights import Store
 from runbooks.model.metrics import DELETE_ATTEMPTED, RESTORER_ASSUMED, ROTATION_FAILED, TRAIL_CHANGED
+from tests.infra import kinds
 from tests.infra.applying import Stack, apply
 from tests.infra.archive_ground import AUDIT, BUCKET, NAMES, REPLICA
 from tests.infra.cloud import ACCOUNT, REGION, Cloud
@@ -180,13 +181,6 @@ def test_all_of_it_is_protected(stack: Stack) -> None:
     assert {each.urn for each in stack.declared.values() if not each.retain} == filters
 
 
-def test_a_sandbox_is_gone_when_it_is_destroyed(cloud: Cloud) -> None:
-    stack = audited(cloud, protect=False)
-    assert not any(each.protect or each.retain for each in stack.declared.values())
-    assert stack["aws:s3/bucket:Bucket", "audit"].inputs["forceDestroy"]
-    assert not stack.of("aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration")
-
-
 # --- what is counted --------------------------------------------------------------------------------------------------
 
 
@@ -328,3 +322,25 @@ def test_a_field_that_is_not_there_is_neither_equal_nor_unequal() -> None:
     assert not matches('{ ($.none.c = "*") }', event)
     with pytest.raises(AssertionError):
         matches('{ ($.a.d ~ "n") }', event)
+
+
+# --- other accounts: these empty the one that the tests above look at -------------------------------------------------
+
+
+def test_a_sandbox_is_gone_when_it_is_destroyed(cloud: Cloud) -> None:
+    stack = audited(cloud, protect=False)
+    assert not any(each.protect or each.retain for each in stack.declared.values())
+    assert stack["aws:s3/bucket:Bucket", "audit"].inputs["forceDestroy"]
+    assert not stack.of("aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration")
+
+
+def test_a_trail_that_is_stopped_or_looks_away_is_seen_by_a_refresh(cloud: Cloud) -> None:
+    declared = audited(cloud)["aws:cloudtrail/trail:Trail", "trail"]
+    read, trails = kinds.load()[declared.token].read, cloud.client("cloudtrail")
+    assert read is not None
+    assert read(cloud, declared.id, declared.outputs) == declared.outputs
+    trails.stop_logging(Name=NAMES.trail)
+    assert (read(cloud, declared.id, declared.outputs) or {})["enableLogging"] is False
+    management = {"FieldSelectors": [{"Field": "eventCategory", "Equals": ["Management"]}]}
+    trails.put_event_selectors(TrailName=NAMES.trail, AdvancedEventSelectors=[management])
+    assert (read(cloud, declared.id, declared.outputs) or {})["advancedEventSelectors"] == []

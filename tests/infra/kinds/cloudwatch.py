@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from tests.infra.cloud import Cloud
 from tests.infra.kinds import Properties, kind, picked, tag_list
 
@@ -59,8 +61,10 @@ def _read_dashboard(cloud: Cloud, id_: str, known: Properties) -> Properties | N
     cloudwatch = cloud.client("cloudwatch")
     try:
         body = cloudwatch.get_dashboard(DashboardName=known["dashboardName"])["DashboardBody"]
-    except cloudwatch.exceptions.DashboardNotFoundError:
-        return None
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return None
+        raise
     same = json.loads(body) == json.loads(known["dashboardBody"])
     return {**known, "dashboardBody": known["dashboardBody"] if same else body}
 
