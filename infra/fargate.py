@@ -13,7 +13,7 @@ from infra.keys import Statement
 from infra.network import Network
 from runbooks.model.aws_names import AwsNames, Identity
 from runbooks.model.container import SCRATCH, USER
-from runbooks.model.fleet import Routine
+from runbooks.model.fleet import Job, Routine
 
 CONTAINER = "runbook"
 
@@ -30,18 +30,24 @@ class Size:
     """GB below /scratch: 21 to 200."""
 
 
-SIZES: Mapping[Identity, Size] = {
-    Identity.WRITER: Size(cpu=1024, memory=4096, disk=100),
-    Identity.VERIFIER: Size(cpu=2048, memory=8192, disk=200),
+SIZES: Mapping[Job, Size] = {
+    Job.TAKE: Size(cpu=1024, memory=4096, disk=100),
+    Job.JUDGE: Size(cpu=1024, memory=2048, disk=21),
+    Job.VERIFY: Size(cpu=2048, memory=8192, disk=200),
 }
-"""The writer's files go as soon as they are uploaded; the verifier holds a whole decrypted backup and a server."""
+"""Files of a dump go as soon as they are uploaded; a proof holds a whole decrypted backup and a server."""
+ROLES: Mapping[Job, Identity] = {
+    Job.TAKE: Identity.WRITER,
+    Job.JUDGE: Identity.VERIFIER,
+    Job.VERIFY: Identity.VERIFIER,
+}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one identity's container is made of."""
+    """What one kind of container is made of."""
 
-    identity: Identity
+    job: Job
     names: AwsNames
     image: str
     region: str
@@ -55,7 +61,7 @@ class Work:
 
     @property
     def size(self) -> Size:
-        return SIZES[self.identity]
+        return SIZES[self.job]
 
     def container(self) -> dict[str, Any]:
         """What ECS and Batch spell alike."""
@@ -67,7 +73,7 @@ class Work:
             "mountPoints": [{"sourceVolume": "scratch", "containerPath": SCRATCH, "readOnly": False}],
             "environment": [
                 {"name": "AWS_REGION", "value": self.region},
-                {"name": "BLOOM_DR_OPERATOR", "value": self.names.job_definition(self.identity)},
+                {"name": "BLOOM_DR_OPERATOR", "value": self.names.job_definition(self.job)},
             ],
             "secrets": [{"name": name, "valueFrom": arn} for name, arn in sorted(self.secrets.items())],
             "logConfiguration": {
@@ -75,7 +81,7 @@ class Work:
                 "options": {
                     "awslogs-group": self.log_group,
                     "awslogs-region": self.region,
-                    "awslogs-stream-prefix": str(self.identity),
+                    "awslogs-stream-prefix": str(self.job),
                 },
             },
         }
@@ -105,20 +111,20 @@ def tasks(
     name: str,
     names: AwsNames,
     environment: str,
-    works: Mapping[Identity, Work],
+    works: Mapping[Job, Work],
     network: Network,
     opts: pulumi.ResourceOptions,
 ) -> Runner:
-    """A cluster, and a kind of task for each identity."""
+    """A cluster, and a kind of task for each job."""
     cluster = aws.ecs.Cluster(name, name=names.cluster, opts=opts)
-    definitions = {identity: _definition(work, opts) for identity, work in works.items()}
+    definitions = {job: _definition(work, opts) for job, work in works.items()}
 
     def call(routine: Routine) -> Call:
         words = [*routine.of(environment)]
         return Call(
             arn=cluster.arn,
             input={"containerOverrides": [{"name": CONTAINER, "command": words}]},
-            ecs=_parameters(definitions[routine.by], network),
+            ecs=_parameters(definitions[routine.job], network),
         )
 
     ended_badly = [{"containers": {"exitCode": [{"anything-but": [0]}]}}, {"stopCode": ["TaskFailedToStart"]}]
@@ -134,11 +140,11 @@ def tasks(
 
 
 def _rights(
-    cluster: aws.ecs.Cluster, definitions: Mapping[Identity, aws.ecs.TaskDefinition], works: Mapping[Identity, Work]
+    cluster: aws.ecs.Cluster, definitions: Mapping[Job, aws.ecs.TaskDefinition], works: Mapping[Job, Work]
 ) -> list[Statement]:
     kinds = [any_revision(each.arn_without_revision) for each in definitions.values()]
-    roles = [work.task_role_arn for work in works.values()]
-    executing = works[Identity.WRITER].execution_role_arn
+    roles = [works[job].task_role_arn for job in (Job.TAKE, Job.VERIFY)]
+    executing = works[Job.TAKE].execution_role_arn
     return [
         allow(["ecs:RunTask"], kinds, {"ArnEquals": {"ecs:cluster": cluster.arn}}),
         allow(
@@ -174,8 +180,8 @@ def _definition(work: Work, opts: pulumi.ResourceOptions) -> aws.ecs.TaskDefinit
         "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
     }
     return aws.ecs.TaskDefinition(
-        str(work.identity),
-        family=work.names.job_definition(work.identity),
+        str(work.job),
+        family=work.names.job_definition(work.job),
         requires_compatibilities=["FARGATE"],
         network_mode="awsvpc",
         cpu=str(work.size.cpu),

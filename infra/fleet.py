@@ -12,9 +12,9 @@ import pulumi_aws as aws
 from infra.fargate import SIZES, Call, Runner, Work, allow, any_revision
 from infra.network import Network
 from infra.timetable import VERIFIED
-from runbooks.model.aws_names import AwsNames, Identity
+from runbooks.model.aws_names import AwsNames
 from runbooks.model.errors import INTERRUPTED, ArchiveFault, DatabaseUnreachable, NeonFault
-from runbooks.model.fleet import Routine
+from runbooks.model.fleet import Job, Routine
 from runbooks.model.freshness import PROVING
 from runbooks.model.policy_backup import BackupPolicy
 
@@ -33,9 +33,9 @@ _SPARE = PROVING + timedelta(minutes=10)
 _FARGATE_LIMIT = timedelta(days=14)
 
 
-def time_limit(identity: Identity, backup: BackupPolicy) -> timedelta:
+def time_limit(job: Job, backup: BackupPolicy) -> timedelta:
     """How long one attempt may take."""
-    backups = VERIFIED if identity is Identity.VERIFIER else 1
+    backups = VERIFIED if job is Job.VERIFY else 1
     return min(backups * backup.time_limit + _SPARE, _FARGATE_LIMIT)
 
 
@@ -43,14 +43,14 @@ def jobs(
     name: str,
     names: AwsNames,
     environments: Sequence[str],
-    works: Mapping[Identity, Work],
+    works: Mapping[Job, Work],
     network: Network,
     backup: BackupPolicy,
     opts: pulumi.ResourceOptions,
 ) -> Runner:
-    """A queue with its computers, and a kind of job for each identity."""
+    """A queue with its computers, and a kind of job for each job."""
     queue = _queue(name, names, network, opts)
-    definitions = {identity: _definition(work, backup, opts) for identity, work in works.items()}
+    definitions = {job: _definition(work, backup, opts) for job, work in works.items()}
 
     def call(routine: Routine) -> Call:
         """In the spelling of AWS's interface, as Scheduler's universal targets want it."""
@@ -59,7 +59,7 @@ def jobs(
             input={
                 "JobName": routine.name,
                 "JobQueue": queue.arn,
-                "JobDefinition": definitions[routine.by].arn,
+                "JobDefinition": definitions[routine.job].arn,
                 "ArrayProperties": {"Size": len(environments)},
                 "ContainerOverrides": {"Command": [*routine.child(names.stack, environments)]},
             },
@@ -105,15 +105,15 @@ def _definition(work: Work, backup: BackupPolicy, opts: pulumi.ResourceOptions) 
     rule = aws.batch.JobDefinitionRetryStrategyEvaluateOnExitArgs
     again = [rule(action="RETRY", on_exit_code=str(code)) for code in TRANSIENT]
     return aws.batch.JobDefinition(
-        str(work.identity),
-        name=work.names.job_definition(work.identity),
+        str(work.job),
+        name=work.names.job_definition(work.job),
         type="container",
         platform_capabilities=["FARGATE"],
         container_properties=pulumi.Output.json_dumps(_container(work), sort_keys=True),
         retry_strategy=aws.batch.JobDefinitionRetryStrategyArgs(
             attempts=ATTEMPTS, evaluate_on_exits=[*again, rule(action="EXIT", on_exit_code="*")]
         ),
-        timeout={"attempt_duration_seconds": int(time_limit(work.identity, backup).total_seconds())},
+        timeout={"attempt_duration_seconds": int(time_limit(work.job, backup).total_seconds())},
         opts=opts,
     )
 

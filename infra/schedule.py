@@ -11,14 +11,14 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.fargate import Runner, Work, allow, tasks
+from infra.fargate import ROLES, Runner, Work, allow, tasks
 from infra.fleet import jobs
 from infra.keys import Statement, document
 from infra.network import Network, NetworkArgs
 from infra.timetable import check, planned
 from runbooks.model.aws_names import AwsNames, Identity
 from runbooks.model.container import KEY_TEXT
-from runbooks.model.fleet import FEWEST
+from runbooks.model.fleet import FEWEST, Job
 from runbooks.model.policy import Environment
 from runbooks.model.policy_backup import BackupPolicy
 
@@ -83,7 +83,7 @@ class Schedule(pulumi.ComponentResource):
 
     # What runs, and as whom
 
-    def _runner(self, works: Mapping[Identity, Work]) -> Runner:
+    def _runner(self, works: Mapping[Job, Work]) -> Runner:
         name, args, environments = self._name, self._args, tuple(self._args.environments)
         network = Network(
             name,
@@ -97,25 +97,25 @@ class Schedule(pulumi.ComponentResource):
             return tasks(name, args.names, environments[0], works, network, opts)
         return jobs(name, args.names, environments, works, network, args.backup, opts)
 
-    def _works(self, logs: aws.cloudwatch.LogGroup) -> dict[Identity, Work]:
+    def _works(self, logs: aws.cloudwatch.LogGroup) -> dict[Job, Work]:
         args, execution = self._args, self._executing(logs)
         return {
-            identity: Work(
-                identity=identity,
+            job: Work(
+                job=job,
                 names=args.names,
                 image=args.image,
                 region=args.region,
-                task_role_arn=args.roles[identity].arn,
+                task_role_arn=args.roles[ROLES[job]].arn,
                 execution_role_arn=execution.arn,
                 log_group=logs.name,
                 secrets=secrets,
                 command=("backup.list", "--env", next(iter(args.environments))),
             )
-            for identity, secrets in self._secrets().items()
+            for job, secrets in self._secrets().items()
         }
 
-    def _secrets(self) -> dict[Identity, dict[str, pulumi.Input[str]]]:
-        """Nobody has both: the verifier opens backups and gets into no database, the writer the other way round.
+    def _secrets(self) -> dict[Job, dict[str, pulumi.Input[str]]]:
+        """Nobody has both: who opens backups gets into no database, and the other way round.
 
         Environments that name the same variable share a key: the first one's.
         """
@@ -124,12 +124,13 @@ class Schedule(pulumi.ComponentResource):
         for name, environment in args.environments.items():
             if not environment.sandbox:
                 keys.setdefault(environment.api_key_env, args.neon_keys[name])
-        return {Identity.WRITER: keys, Identity.VERIFIER: {KEY_TEXT: args.backup_key}}
+        return {Job.TAKE: keys, Job.JUDGE: keys, Job.VERIFY: {KEY_TEXT: args.backup_key}}
 
     def _executing(self, logs: aws.cloudwatch.LogGroup) -> aws.iam.Role:
         """Prepares the containers: fetches image and secrets, and opens their logs."""
         args = self._args
-        secrets = [arn for held in self._secrets().values() for arn in held.values()]
+        held = self._secrets()
+        secrets = [*held[Job.TAKE].values(), *held[Job.VERIFY].values()]
         through = {"StringEquals": {"kms:ViaService": f"secretsmanager.{args.region}.amazonaws.com"}}
         rights = [
             allow(["logs:CreateLogStream", "logs:PutLogEvents"], [pulumi.Output.concat(logs.arn, ":*")]),

@@ -43,7 +43,7 @@ class Batch:
             answer = self._open().submit_job(
                 jobName=routine.name,
                 jobQueue=names.job_queue,
-                jobDefinition=names.job_definition(routine.by),
+                jobDefinition=names.job_definition(routine.job),
                 arrayProperties={"size": len(environments)},
                 containerOverrides={"command": list(routine.child(names.stack, environments))},
             )

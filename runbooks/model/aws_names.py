@@ -95,9 +95,9 @@ class AwsNames:
     def job_queue(self) -> str:
         return f"{self.prefix}-fleet"
 
-    def job_definition(self, identity: Identity) -> str:
-        """For a fleet, and the ECS task's family for one database."""
-        return f"{self.prefix}-{identity}"
+    def job_definition(self, job: str) -> str:
+        """For a fleet, and the ECS task's family for one database. `job` is a `fleet.Job`."""
+        return f"{self.prefix}-{job}"
 
     @property
     def schedule_group(self) -> str:

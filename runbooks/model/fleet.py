@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from runbooks.model.aws_names import Identity
 from runbooks.model.backup import Tier
 from runbooks.model.errors import (
     UNEXPECTED,
@@ -30,6 +30,17 @@ FEWEST, MOST = 2, 10_000
 """Children of an array job, as AWS Batch allows them."""
 
 
+class Job(StrEnum):
+    """A kind of container, by whose rights and which secrets it has."""
+
+    TAKE = "take"
+    """The writer's rights, and Neon's key."""
+    JUDGE = "judge"
+    """The verifier's rights, as reports of drills are read too, and Neon's key."""
+    VERIFY = "verify"
+    """The verifier's rights, and the private key: whoever has that one has no way into a database."""
+
+
 @dataclass(frozen=True)
 class Routine:
     """What is done for one database, and for each of a fleet."""
@@ -39,22 +50,22 @@ class Routine:
     """The command for one environment, but for its name."""
     together: tuple[str, ...]
     """The flags of `backup.fleet` for the same."""
-    by: Identity
+    job: Job
 
     @classmethod
     def take(cls, tier: Tier) -> Routine:
         words = ("--tier", tier.value)
-        return cls(f"take-{tier}", ("backup.take", *words), words, Identity.WRITER)
+        return cls(f"take-{tier}", ("backup.take", *words), words, Job.TAKE)
 
     @classmethod
     def verify(cls, last: int) -> Routine:
-        """The newest so many. The verifier has the private key, and no way into a database."""
-        return cls("verify", ("backup.verify", "--last", str(last)), ("--verify", str(last)), Identity.VERIFIER)
+        """The newest so many, restored and compared."""
+        return cls("verify", ("backup.verify", "--last", str(last)), ("--verify", str(last)), Job.VERIFY)
 
     @classmethod
     def fresh(cls) -> Routine:
-        """Asks Neon too, as the writer may: whoever holds a private key has no key of Neon's."""
-        return cls("fresh", ("backup.fresh",), ("--fresh",), Identity.WRITER)
+        """How old the newest are."""
+        return cls("fresh", ("backup.fresh",), ("--fresh",), Job.JUDGE)
 
     @classmethod
     def parse(cls, tier: str, *, verify: str, fresh: bool) -> Routine:

@@ -70,7 +70,7 @@ def test_it_submits_one_child_for_each_environment_to_the_stacks_own_queue() -> 
     assert words == {
         "jobName": "take-daily",
         "jobQueue": "bloom-dr-pair-fleet",
-        "jobDefinition": "bloom-dr-pair-writer",
+        "jobDefinition": "bloom-dr-pair-take",
         "arrayProperties": {"size": 2},
         "containerOverrides": {
             "command": ["backup.fleet", "--child", "--stack", "pair", "--order", order(ENVIRONMENTS), "--tier", "daily"]

@@ -12,6 +12,7 @@ import pulumi_aws as aws
 from infra.keys import document
 from infra.schedule import Schedule, ScheduleArgs
 from runbooks.model.aws_names import AwsNames, Identity
+from runbooks.model.fleet import Job
 from runbooks.model.policy import Environment, NeonEnvironment
 from runbooks.model.policy_backup import BackupPolicy
 from tests.infra.applying import Stack, apply
@@ -125,17 +126,17 @@ def rights(cloud: Cloud, role: str) -> list[dict[str, Any]]:
     return [statement for each in documents for statement in each["Statement"]]
 
 
-def task_definition(cloud: Cloud, identity: Identity) -> dict[str, Any]:
+def task_definition(cloud: Cloud, job: Job) -> dict[str, Any]:
     """The newest, as ECS has it."""
-    found = cloud.client("ecs").describe_task_definition(taskDefinition=NAMES.job_definition(identity))
+    found = cloud.client("ecs").describe_task_definition(taskDefinition=NAMES.job_definition(job))
     described: dict[str, Any] = found["taskDefinition"]
     return described
 
 
-def job_definition(cloud: Cloud, identity: Identity) -> dict[str, Any]:
+def job_definition(cloud: Cloud, job: Job) -> dict[str, Any]:
     """The only active one, as Batch has it."""
     (found,) = cloud.client("batch").describe_job_definitions(
-        jobDefinitionName=NAMES.job_definition(identity), status="ACTIVE"
+        jobDefinitionName=NAMES.job_definition(job), status="ACTIVE"
     )["jobDefinitions"]
     described: dict[str, Any] = found
     return described

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from infra.fargate import ROLES
 from infra.fleet import AT_A_TIME, ATTEMPTS, SUBMIT_JOB, time_limit
-from runbooks.model.aws_names import Identity
 from runbooks.model.container import KEY_TEXT, SCRATCH
 from runbooks.model.errors import BloomError, every_error
-from runbooks.model.fleet import order
+from runbooks.model.fleet import Job, order
 from tests.infra.applying import Stack
 from tests.infra.cloud import ACCOUNT, REGION, Cloud
 from tests.infra.schedule_ground import (
@@ -29,7 +29,6 @@ from tests.infra.schedule_ground import (
     schedules,
 )
 
-IDENTITIES = (Identity.WRITER, Identity.VERIFIER)
 ENVIRONMENTS = {"one": neon("KEY_ONE"), "two": neon("KEY_TWO"), "three": neon("KEY_ONE")}
 
 
@@ -46,10 +45,10 @@ def stack(account: Cloud) -> Stack:
 
 
 COMMANDS = {
-    "take-daily": (Identity.WRITER, ["--tier", "daily"]),
-    "take-weekly": (Identity.WRITER, ["--tier", "weekly"]),
-    "fresh": (Identity.WRITER, ["--fresh"]),
-    "verify": (Identity.VERIFIER, ["--verify", "7"]),
+    "take-daily": (Job.TAKE, ["--tier", "daily"]),
+    "take-weekly": (Job.TAKE, ["--tier", "weekly"]),
+    "fresh": (Job.JUDGE, ["--fresh"]),
+    "verify": (Job.VERIFY, ["--verify", "7"]),
 }
 
 
@@ -57,12 +56,12 @@ COMMANDS = {
 def test_when_it_fires_an_array_job_runs_with_one_child_for_each_database(
     account: Cloud, stack: Stack, name: str
 ) -> None:
-    identity, flags = COMMANDS[name]
+    kind, flags = COMMANDS[name]
     schedule = schedules(account)[name]
     assert schedule["Target"]["Arn"] == SUBMIT_JOB
     job = fire(account, schedule)["jobId"]
     (parent,) = account.client("batch").describe_jobs(jobs=[job])["jobs"]
-    assert parent["jobDefinition"] == job_definition(account, identity)["jobDefinitionArn"]
+    assert parent["jobDefinition"] == job_definition(account, kind)["jobDefinitionArn"]
     assert parent["jobQueue"].endswith(f"job-queue/{NAMES.job_queue}")
     assert parent["arrayProperties"]["size"] == 3
     children = account.client("batch").describe_jobs(jobs=[f"{job}:{index}" for index in range(3)])["jobs"]
@@ -89,9 +88,9 @@ def decision(strategy: dict[str, Any], exit_code: int | None) -> str:
     return "RETRY"
 
 
-@pytest.mark.parametrize("identity", IDENTITIES)
-def test_only_what_may_be_over_in_a_moment_is_tried_again(account: Cloud, stack: Stack, identity: Identity) -> None:
-    strategy = job_definition(account, identity)["retryStrategy"]
+@pytest.mark.parametrize("job", Job)
+def test_only_what_may_be_over_in_a_moment_is_tried_again(account: Cloud, stack: Stack, job: Job) -> None:
+    strategy = job_definition(account, job)["retryStrategy"]
     assert strategy["attempts"] == ATTEMPTS
     assert len(strategy["evaluateOnExit"]) <= 5, "AWS takes no more"
     kinds: list[type[BloomError]] = [kind for kind in every_error() if decision(strategy, kind.exit_code) == "RETRY"]
@@ -102,40 +101,38 @@ def test_only_what_may_be_over_in_a_moment_is_tried_again(account: Cloud, stack:
 
 
 def test_an_attempt_is_ended_when_it_should_long_have_ended_itself(account: Cloud, stack: Stack) -> None:
-    limits = {one: job_definition(account, one)["timeout"]["attemptDurationSeconds"] for one in IDENTITIES}
-    assert limits == {Identity.WRITER: (5 * 60 + 10) * 60, Identity.VERIFIER: (7 * 4 * 60 + 70) * 60}
-    assert time_limit(Identity.VERIFIER, backup_policy(time_limit="7d")) == timedelta(days=14), "Fargate's own"
+    limits = {one: job_definition(account, one)["timeout"]["attemptDurationSeconds"] for one in Job}
+    usual = (5 * 60 + 10) * 60
+    assert limits == {Job.TAKE: usual, Job.JUDGE: usual, Job.VERIFY: (7 * 4 * 60 + 70) * 60}
+    assert time_limit(Job.VERIFY, backup_policy(time_limit="7d")) == timedelta(days=14), "Fargate's own"
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("identity", IDENTITIES)
-def test_a_child_is_shut_in_as_a_task_is(account: Cloud, stack: Stack, identity: Identity) -> None:
-    found = job_definition(account, identity)
+@pytest.mark.parametrize("job", Job)
+def test_a_child_is_shut_in_as_a_task_is(account: Cloud, stack: Stack, job: Job) -> None:
+    found = job_definition(account, job)
     assert found["platformCapabilities"] == ["FARGATE"]
     container = found["containerProperties"]
     assert (container["image"], container["readonlyRootFilesystem"]) == (IMAGE, True)
     assert [mount["containerPath"] for mount in container["mountPoints"]] == [SCRATCH]
     assert container["networkConfiguration"] == {"assignPublicIp": "ENABLED"}
-    assert container["jobRoleArn"].endswith(f"role/{NAMES.role(identity)}")
+    assert container["jobRoleArn"].endswith(f"role/{NAMES.role(ROLES[job])}")
     assert container["executionRoleArn"].endswith(f"role/{NAMES.service_role('execution')}")
     assert 21 <= container["ephemeralStorage"]["sizeInGiB"] <= 200
 
 
 def test_children_share_a_neon_key_where_their_environments_do(account: Cloud, stack: Stack) -> None:
     held = {
-        identity: {
-            one["name"]: one["valueFrom"] for one in job_definition(account, identity)["containerProperties"]["secrets"]
-        }
-        for identity in IDENTITIES
+        job: {one["name"]: one["valueFrom"] for one in job_definition(account, job)["containerProperties"]["secrets"]}
+        for job in Job
     }
+    keys = {"KEY_ONE": f"{SECRETS}/one/neon-api-key-AbCdEf", "KEY_TWO": f"{SECRETS}/two/neon-api-key-AbCdEf"}
     assert held == {
-        Identity.WRITER: {
-            "KEY_ONE": f"{SECRETS}/one/neon-api-key-AbCdEf",
-            "KEY_TWO": f"{SECRETS}/two/neon-api-key-AbCdEf",
-        },
-        Identity.VERIFIER: {KEY_TEXT: f"{SECRETS}/one/backup-key-AbCdEf"},
+        Job.TAKE: keys,
+        Job.JUDGE: keys,
+        Job.VERIFY: {KEY_TEXT: f"{SECRETS}/one/backup-key-AbCdEf"},
     }
 
 
@@ -154,7 +151,7 @@ def test_scheduler_may_submit_these_jobs_to_this_queue(account: Cloud, stack: St
     found = {statement["Action"][0]: statement for statement in rights(account, NAMES.service_role("scheduler"))}
     assert set(found) == {"batch:SubmitJob", "sqs:SendMessage"}
     batch = f"arn:aws:batch:{REGION}:{ACCOUNT}"
-    kinds = [f"{batch}:job-definition/{NAMES.job_definition(identity)}" for identity in IDENTITIES]
+    kinds = [f"{batch}:job-definition/{NAMES.job_definition(job)}" for job in Job]
     assert found["batch:SubmitJob"]["Resource"] == [
         f"{batch}:job-queue/{NAMES.job_queue}",
         *(f"{kind}{revision}" for kind in kinds for revision in ("", ":*")),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 
 import pytest
 
-from infra.fargate import SIZES
+from infra.boundary import limits
+from infra.fargate import ROLES, SIZES
 from infra.schedule import LOG_DAYS
 from runbooks.model.aws_names import Identity
 from runbooks.model.container import KEY_TEXT, SCRATCH
+from runbooks.model.fleet import Job
 from tests.infra.applying import Stack
 from tests.infra.cloud import ACCOUNT, REGION, Cloud
 from tests.infra.schedule_ground import (
@@ -72,20 +75,20 @@ def test_a_start_that_is_refused_is_tried_for_an_hour_and_then_a_dead_letter(acc
 
 
 COMMANDS = {
-    "take-daily": (Identity.WRITER, ["backup.take", "--tier", "daily", "--env", "production"]),
-    "take-weekly": (Identity.WRITER, ["backup.take", "--tier", "weekly", "--env", "production"]),
-    "fresh": (Identity.WRITER, ["backup.fresh", "--env", "production"]),
-    "verify": (Identity.VERIFIER, ["backup.verify", "--last", "7", "--env", "production"]),
+    "take-daily": (Job.TAKE, ["backup.take", "--tier", "daily", "--env", "production"]),
+    "take-weekly": (Job.TAKE, ["backup.take", "--tier", "weekly", "--env", "production"]),
+    "fresh": (Job.JUDGE, ["backup.fresh", "--env", "production"]),
+    "verify": (Job.VERIFY, ["backup.verify", "--last", "7", "--env", "production"]),
 }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_when_it_fires_a_task_runs_the_command_as_the_right_identity(account: Cloud, stack: Stack, name: str) -> None:
-    identity, command = COMMANDS[name]
+def test_when_it_fires_a_task_of_the_right_kind_runs_the_command(account: Cloud, stack: Stack, name: str) -> None:
+    job, command = COMMANDS[name]
     (task,) = fire(account, schedules(account)[name])["tasks"]
-    assert task["taskDefinitionArn"] == task_definition(account, identity)["taskDefinitionArn"]
+    assert task["taskDefinitionArn"] == task_definition(account, job)["taskDefinitionArn"]
     assert task["clusterArn"].endswith(f"/{NAMES.cluster}")
-    (container,) = task_definition(account, identity)["containerDefinitions"]
+    (container,) = task_definition(account, job)["containerDefinitions"]
     (override,) = json.loads(schedules(account)[name]["Target"]["Input"])["containerOverrides"]
     assert override == {"name": container["name"], "command": command}
 
@@ -100,11 +103,11 @@ def test_the_task_runs_in_the_stacks_own_network(account: Cloud, stack: Stack) -
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("identity", [Identity.WRITER, Identity.VERIFIER])
+@pytest.mark.parametrize("job", Job)
 def test_a_task_writes_to_its_scratch_folder_only_and_its_image_cannot_be_swapped(
-    account: Cloud, stack: Stack, identity: Identity
+    account: Cloud, stack: Stack, job: Job
 ) -> None:
-    found = task_definition(account, identity)
+    found = task_definition(account, job)
     (container,) = found["containerDefinitions"]
     assert container["image"] == IMAGE
     assert container["readonlyRootFilesystem"] is True
@@ -117,9 +120,9 @@ def test_a_task_writes_to_its_scratch_folder_only_and_its_image_cannot_be_swappe
     assert found["networkMode"] == "awsvpc"
 
 
-@pytest.mark.parametrize("identity", SIZES)
-def test_sizes_are_pairs_that_fargate_knows(account: Cloud, stack: Stack, identity: Identity) -> None:
-    found, size = task_definition(account, identity), SIZES[identity]
+@pytest.mark.parametrize("job", Job)
+def test_sizes_are_pairs_that_fargate_knows(account: Cloud, stack: Stack, job: Job) -> None:
+    found, size = task_definition(account, job), SIZES[job]
     assert (found["cpu"], found["memory"]) == (str(size.cpu), str(size.memory))
     assert size.memory in FARGATE_MEMORY[size.cpu]
     assert 21 <= found["ephemeralStorage"]["sizeInGiB"] <= 200
@@ -128,23 +131,22 @@ def test_sizes_are_pairs_that_fargate_knows(account: Cloud, stack: Stack, identi
 
 def test_nobody_has_both_a_way_into_the_database_and_the_key_of_its_backups(account: Cloud, stack: Stack) -> None:
     held = {}
-    for identity in (Identity.WRITER, Identity.VERIFIER):
-        found = task_definition(account, identity)
+    for job in Job:
+        found = task_definition(account, job)
         (container,) = found["containerDefinitions"]
-        held[identity] = {one["name"]: one["valueFrom"] for one in container["secrets"]}
-        assert found["taskRoleArn"].endswith(f"role/{NAMES.role(identity)}")
+        held[job] = {one["name"]: one["valueFrom"] for one in container["secrets"]}
+        assert found["taskRoleArn"].endswith(f"role/{NAMES.role(ROLES[job])}")
         assert found["executionRoleArn"].endswith(f"role/{NAMES.service_role('execution')}")
-    assert held == {
-        Identity.WRITER: {"NEON_KEY_PRODUCTION": f"{SECRETS}/production/neon-api-key-AbCdEf"},
-        Identity.VERIFIER: {KEY_TEXT: f"{SECRETS}/production/backup-key-AbCdEf"},
-    }
+    neon_key = {"NEON_KEY_PRODUCTION": f"{SECRETS}/production/neon-api-key-AbCdEf"}
+    private_key = {KEY_TEXT: f"{SECRETS}/production/backup-key-AbCdEf"}
+    assert held == {Job.TAKE: neon_key, Job.JUDGE: neon_key, Job.VERIFY: private_key}
 
 
 def test_the_environment_of_a_task_holds_no_secret(account: Cloud, stack: Stack) -> None:
-    (container,) = task_definition(account, Identity.WRITER)["containerDefinitions"]
+    (container,) = task_definition(account, Job.TAKE)["containerDefinitions"]
     assert {one["name"]: one["value"] for one in container["environment"]} == {
         "AWS_REGION": REGION,
-        "BLOOM_DR_OPERATOR": "bloom-dr-production-writer",
+        "BLOOM_DR_OPERATOR": "bloom-dr-production-take",
     }
 
 
@@ -152,7 +154,7 @@ def test_logs_are_kept_for_a_time_that_cloudwatch_knows(account: Cloud, stack: S
     (group,) = account.client("logs").describe_log_groups(logGroupNamePrefix=NAMES.task_log_group)["logGroups"]
     assert group["retentionInDays"] == LOG_DAYS
     assert LOG_DAYS in CLOUDWATCH_DAYS
-    (container,) = task_definition(account, Identity.WRITER)["containerDefinitions"]
+    (container,) = task_definition(account, Job.TAKE)["containerDefinitions"]
     assert container["logConfiguration"]["options"]["awslogs-group"] == group["logGroupName"]
 
 
@@ -163,7 +165,7 @@ def test_scheduler_may_start_these_tasks_in_this_cluster_and_write_dead_letters(
     found = {statement["Action"][0]: statement for statement in rights(account, NAMES.service_role("scheduler"))}
     assert set(found) == {"ecs:RunTask", "iam:PassRole", "sqs:SendMessage"}
     families = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{NAMES.prefix}"
-    assert found["ecs:RunTask"]["Resource"] == [f"{families}-writer:*", f"{families}-verifier:*"]
+    assert found["ecs:RunTask"]["Resource"] == [f"{families}-{job}:*" for job in Job]
     assert found["ecs:RunTask"]["Condition"]["ArnEquals"]["ecs:cluster"].endswith(f":cluster/{NAMES.cluster}")
     roles = (NAMES.role(Identity.WRITER), NAMES.role(Identity.VERIFIER), NAMES.service_role("execution"))
     assert found["iam:PassRole"]["Resource"] == [f"arn:aws:iam::{ACCOUNT}:role/{role}" for role in roles]
@@ -207,6 +209,25 @@ def test_services_become_these_roles_for_this_account_only_and_within_the_bounda
     assert trust["Principal"] == {"Service": service}
     assert trust["Condition"] == {"StringEquals": only}
     assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
+
+
+@pytest.mark.parametrize("of", ["scheduler", "execution"])
+def test_the_boundary_takes_nothing_from_these_roles(account: Cloud, stack: Stack, of: str) -> None:
+    """Or tasks would not start, and only AWS would say so."""
+    allowed = limits(NAMES, "bloom-test", ACCOUNT)
+    wanted = [
+        (action, resource)
+        for statement in rights(account, NAMES.service_role(of))
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    assert len(wanted) > 3
+    for action, resource in wanted:
+        assert any(
+            any(fnmatchcase(action, each) for each in one["Action"])
+            and any(fnmatchcase(resource, each) for each in one["Resource"])
+            for one in allowed
+        ), f"{action} on {resource}"
 
 
 # --- network ----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from runbooks.model.aws_names import Identity
 from runbooks.model.errors import PolicyFault
+from runbooks.model.fleet import Job
 from runbooks.model.policy import SandboxEnvironment
 from tests.infra.cloud import Cloud
 from tests.infra.schedule_ground import (
@@ -33,7 +33,7 @@ def test_an_image_from_elsewhere_gives_no_rights_at_aws(cloud: Cloud) -> None:
 def test_a_sandbox_can_be_taken_down(cloud: Cloud) -> None:
     stack = applied(cloud, {"sandbox": SandboxEnvironment(sandbox=True)}, protect=False)
     assert not [one.name for one in stack.declared.values() if one.protect or one.retain]
-    assert task_definition(cloud, Identity.WRITER)["containerDefinitions"][0]["secrets"] == []
+    assert task_definition(cloud, Job.TAKE)["containerDefinitions"][0]["secrets"] == []
 
 
 def test_what_fargate_cannot_do_is_refused_before_anything_is_declared(cloud: Cloud) -> None:
@@ -46,7 +46,7 @@ def test_what_fargate_cannot_do_is_refused_before_anything_is_declared(cloud: Cl
 def test_the_largest_job_definition_stays_within_what_batch_takes(cloud: Cloud) -> None:
     """24 KiB. A hundred keys is what `timetable.check` lets through."""
     applied(cloud, {f"environment-{n:021}": neon(f"{'K' * 60}_{n}") for n in range(100)})
-    found = job_definition(cloud, Identity.WRITER)["containerProperties"]
+    found = job_definition(cloud, Job.TAKE)["containerProperties"]
     assert len(found["secrets"]) == 100
     assert len(json.dumps(found)) < 24 * 1024
 

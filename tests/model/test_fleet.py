@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbooks.model.aws_names import Identity
 from runbooks.model.backup import Tier
 from runbooks.model.errors import PolicyFault, UsageFault, every_error
-from runbooks.model.fleet import INDEX, Outcome, Routine, environment_of, order, worst
+from runbooks.model.fleet import INDEX, Job, Outcome, Routine, environment_of, order, worst
 
 NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True), min_size=1, max_size=9, unique=True)
 CODES = st.sampled_from([0, 1, 2, 11, 14, 21, 28, 30, 31, 99, 137])
@@ -104,15 +103,15 @@ def test_a_child_too_many_is_told_that_the_image_is_old() -> None:
 
 
 @pytest.mark.parametrize(
-    ("routine", "alone", "together", "by"),
+    ("routine", "alone", "together", "job"),
     [
-        (Routine.take(Tier.DAILY), "backup.take --tier daily --env a", "--tier daily", Identity.WRITER),
-        (Routine.verify(7), "backup.verify --last 7 --env a", "--verify 7", Identity.VERIFIER),
-        (Routine.fresh(), "backup.fresh --env a", "--fresh", Identity.WRITER),
+        (Routine.take(Tier.DAILY), "backup.take --tier daily --env a", "--tier daily", Job.TAKE),
+        (Routine.verify(7), "backup.verify --last 7 --env a", "--verify 7", Job.VERIFY),
+        (Routine.fresh(), "backup.fresh --env a", "--fresh", Job.JUDGE),
     ],
 )
-def test_alone_and_together_the_same_is_done(routine: Routine, alone: str, together: str, by: Identity) -> None:
-    assert (" ".join(routine.of("a")), routine.by) == (alone, by)
+def test_alone_and_together_the_same_is_done(routine: Routine, alone: str, together: str, job: Job) -> None:
+    assert (" ".join(routine.of("a")), routine.job) == (alone, job)
     child = " ".join(routine.child("pair", ["a", "b"]))
     assert child == f"backup.fleet --child --stack pair --order {order(['a', 'b'])} {together}"
     given_back = dict(zip(routine.together[::2], routine.together[1::2], strict=False))
