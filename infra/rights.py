@@ -1,12 +1,12 @@
 """Who may do what, as documents. Pure: names of buckets in, statements out.
 
-Objects are told apart by how the runbooks name them (`runbooks.model.backup_id`): in `????` and `??` of an IAM pattern
-there is no room for `drills`. Nobody here may delete a current object, bypass a lock, or change the bucket.
+Objects are told apart by how the runbooks name them (`runbooks.model.backup_id`); environments by one refusal for all
+else, so that many of them fit into a role. Nobody may hide an object, bypass a lock, or change the bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ from infra.keys import Statement
 from runbooks.model.aws_names import Identity
 from runbooks.model.metrics import NAMESPACE
 
-BACKUPS = "????/??/bloom_backup_*"
+BACKUPS = "*/????/??/bloom_backup_*"
 PROOFS = f"{BACKUPS}/proof-*.json"
-PROBES = ".bloom-dr-probe-*"
+PROBES = "*/.bloom-dr-probe-*"
 """What `runbooks.clients.archive` tries the bucket out with before its first upload."""
-DRILLS = "drills/*"
+DRILLS = "*/drills/*"
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Store:
     def arn(self) -> str:
         return f"arn:aws:s3:::{self.bucket}"
 
-    def below(self, environments: Iterable[str], *patterns: str) -> list[str]:
-        """The ARNs of these objects of these environments."""
-        return [f"{self.arn}/{environment}/{pattern}" for environment in environments for pattern in patterns]
+    def objects(self, *patterns: str) -> list[str]:
+        """The ARNs of these objects."""
+        return [f"{self.arn}/{pattern}" for pattern in patterns]
 
 
 def rights_of(
@@ -46,22 +46,28 @@ def rights_of(
     """What the role of this identity is allowed. Of the auditor nothing: see `auditing`."""
     match identity:
         case Identity.WRITER:
-            return _writing(store, environments, locks)
+            return [*_writing(store, locks), _only(store, environments)]
         case Identity.VERIFIER:
-            return _verifying(store, environments)
+            return [*_verifying(store), _only(store, environments)]
         case Identity.PRUNER:
-            return _pruning(store, environments)
+            return [*_pruning(store), _only(store, environments)]
         case Identity.RESTORER:
-            return [*_restoring(store, environments), *_of_the_replica(replica, environments)]
+            return [*_restoring(store), *_of_the_replica(replica)]
         case Identity.DRILL:
             return _drilling(store, environments)
         case Identity.AUDITOR:
             return []
 
 
-def _writing(store: Store, environments: Sequence[str], locks: bool) -> list[Statement]:
+def _only(store: Store, environments: Sequence[str]) -> Statement:
+    """Of this bucket, and nothing of any other."""
+    own = store.objects(*(f"{environment}/*" for environment in environments))
+    return {"Sid": "OnlyTheseEnvironments", "Effect": "Deny", "Action": ["s3:*"], "NotResource": [store.arn, *own]}
+
+
+def _writing(store: Store, locks: bool) -> list[Statement]:
     """It reads back what it wrote (decision 7): what it reads is sealed to keys that it does not have."""
-    own = store.below(environments, BACKUPS, PROBES)
+    own = store.objects(BACKUPS, PROBES)
     put = ["s3:PutObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload"]
     lock = ["s3:PutObjectRetention"] if locks else []
     return [
@@ -73,19 +79,19 @@ def _writing(store: Store, environments: Sequence[str], locks: bool) -> list[Sta
     ]
 
 
-def _verifying(store: Store, environments: Sequence[str]) -> list[Statement]:
+def _verifying(store: Store) -> list[Statement]:
     return [
         *_looking(store),
-        allow("Reads", _READS, store.below(environments, BACKUPS, PROBES, DRILLS)),
-        allow("PutsProofs", ["s3:PutObject", "s3:PutObjectTagging"], store.below(environments, PROOFS, PROBES)),
+        allow("Reads", _READS, store.objects(BACKUPS, PROBES, DRILLS)),
+        allow("PutsProofs", ["s3:PutObject", "s3:PutObjectTagging"], store.objects(PROOFS, PROBES)),
         _sealing(store, "kms:GenerateDataKey", "kms:Decrypt"),
         _MEASURING,
     ]
 
 
-def _pruning(store: Store, environments: Sequence[str]) -> list[Statement]:
+def _pruning(store: Store) -> list[Statement]:
     """Versions, by their ids: S3 refuses those that are locked. It has no right to bypass that."""
-    own = store.below(environments, BACKUPS, PROBES)
+    own = store.objects(BACKUPS, PROBES)
     return [
         *_looking(store, "s3:ListBucketVersions"),
         allow("Reads", [*_READS, "s3:GetObjectVersion", "s3:GetObjectLegalHold"], own),
@@ -95,27 +101,26 @@ def _pruning(store: Store, environments: Sequence[str]) -> list[Statement]:
     ]
 
 
-def _restoring(store: Store, environments: Sequence[str]) -> list[Statement]:
-    """To read needs both: the object, and the key (C17)."""
-    own = store.below(environments, "*")
+def _restoring(store: Store) -> list[Statement]:
+    """All there is in the bucket: old files and reports too. To read needs both, the object and the key (C17)."""
     return [
         *_looking(store, "s3:ListBucketVersions"),
-        allow("ReadsAndThaws", [*_READS, "s3:GetObjectVersion", "s3:RestoreObject"], own),
+        allow("ReadsAndThaws", [*_READS, "s3:GetObjectVersion", "s3:RestoreObject"], store.objects("*")),
         _sealing(store, "kms:Decrypt"),
     ]
 
 
-def _of_the_replica(replica: Store | None, environments: Sequence[str]) -> list[Statement]:
+def _of_the_replica(replica: Store | None) -> list[Statement]:
     """The same once more; no two statements of a policy have one name."""
-    found = [] if replica is None else _restoring(replica, environments)
+    found = [] if replica is None else _restoring(replica)
     return [{**statement, "Sid": f"{statement['Sid']}OfTheReplica"} for statement in found]
 
 
 def _drilling(store: Store, environments: Sequence[str]) -> list[Statement]:
-    put = ["s3:PutObject", "s3:PutObjectTagging"]
+    own = store.objects(*(f"{environment}/drills/*" for environment in environments))
     return [
         *_looking(store),
-        allow("LeavesReports", [*put, *_READS], store.below(environments, DRILLS)),
+        allow("LeavesReports", ["s3:PutObject", "s3:PutObjectTagging", *_READS], own),
         _sealing(store, "kms:GenerateDataKey", "kms:Decrypt"),
         _MEASURING,
     ]

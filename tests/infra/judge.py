@@ -47,13 +47,19 @@ def _says(effect: str, document: Document, request: Request) -> bool:
 def _matches(statement: Document, request: Request) -> bool:
     return (
         any(like(each, request.action, ignore_case=True) for each in _listed(statement["Action"]))
-        and any(like(each, request.resource) for each in _listed(statement.get("Resource", "*")))
+        and _is_meant(statement, request.resource)
         and all(
             _holds(operator, key, _listed(wanted), request)
             for operator, keys in statement.get("Condition", {}).items()
             for key, wanted in keys.items()
         )
     )
+
+
+def _is_meant(statement: Document, resource: str) -> bool:
+    if "NotResource" in statement:
+        return not any(like(each, resource) for each in _listed(statement["NotResource"]))
+    return any(like(each, resource) for each in _listed(statement.get("Resource", "*")))
 
 
 def _holds(operator: str, key: str, wanted: list[str], request: Request) -> bool:

@@ -121,18 +121,24 @@ def test_each_may_what_it_needs_and_nothing_else(world: World, identity: Identit
 
 
 @pytest.mark.parametrize("identity", Identity)
-def test_nobody_reaches_another_environment_another_bucket_or_what_is_not_ours(
-    world: World, identity: Identity
-) -> None:
-    foreign = [f"{FOREIGN}/*", f"{THE_BUCKET}-staging/*", "arn:aws:s3:::elsewhere/*", f"{THE_BUCKET}/evidence/2024.txt"]
+def test_nobody_reaches_another_bucket_or_another_key(world: World, identity: Identity) -> None:
+    foreign = [f"{THE_BUCKET}-staging", f"{THE_BUCKET}-staging/*", "arn:aws:s3:::elsewhere/*"]
     assert world.counterexample(identity, ["s3:*"], foreign) is None
     assert world.counterexample(identity, ["kms:*"], ["arn:aws:kms:us-east-1:*:key/another"]) is None
+
+
+@pytest.mark.parametrize("identity", [WRITER, VERIFIER, PRUNER, DRILL, AUDITS])
+def test_nobody_but_the_restorer_reaches_another_environment_or_what_is_not_ours(
+    world: World, identity: Identity
+) -> None:
+    assert world.counterexample(identity, ["s3:*"], [f"{FOREIGN}/*", f"{THE_BUCKET}/evidence/2024.txt"]) is None
+    assert world.counterexample(RESTORER, ["s3:GetObject"], [f"{THE_BUCKET}/evidence/2024.txt"]) is not None
 
 
 def test_each_keeps_to_its_own_objects(world: World) -> None:
     assert world.counterexample(VERIFIER, ["s3:Put*"], [DATA, REPORT]) is None
     assert world.counterexample(DRILL, ["s3:Put*", "s3:Get*"], [f"{OWN}/2*", PROOF]) is None
-    assert world.counterexample(WRITER, ["s3:Put*", "s3:Get*"], [f"{OWN}/drills/*"]) is None
+    assert world.counterexample(WRITER, ["s3:Put*", "s3:Get*"], [REPORT]) is None
     assert world.counterexample(AUDITS, ["s3:*"], [f"{OWN}/*", f"arn:aws:s3:::{REPLICA}/*"]) is None
     assert world.counterexample(RESTORER, ["s3:Put*", "s3:Delete*"], ["*"]) is None
 
@@ -307,8 +313,8 @@ def test_where_nothing_is_locked_nobody_may_lock(cloud: Cloud) -> None:
 
 
 def test_more_environments_than_fit_into_a_role_are_refused_before_anything_is_made(cloud: Cloud) -> None:
-    fleet = [f"database-{number:03}" for number in range(200)]
-    with pytest.raises(PolicyFault, match=rf"stacks\.production\.environments names 200.*{INLINE_LIMIT}"):
+    fleet = [f"database-{number:03}" for number in range(400)]
+    with pytest.raises(PolicyFault, match=rf"stacks\.production\.environments names 400.*{INLINE_LIMIT}"):
         standing(cloud, section(environments=fleet))
     assert seen_roles(cloud) == []
 
