@@ -57,17 +57,15 @@ class Access(pulumi.ComponentResource):
     """Without the auditor where the policy names none."""
 
     def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        rights = {identity: _rights(identity, args) for identity in Identity}
-        for statements in rights.values():
-            _check_size(statements, args)
+        check(args.names, args.section, args.backup, args.account)
         super().__init__("bloom-dr:infra:Access", name, None, opts)
         kept = pulumi.ResourceOptions(parent=self, protect=args.protect, retain_on_delete=args.protect)
         github = _github(args, kept)
         self.roles = {}
-        for identity, statements in rights.items():
+        for identity in Identity:
             trusted = trust_of(identity, args.section, stack=args.names.stack, account=args.account, github_arn=github)
             if trusted:
-                self.roles[identity] = _role(identity, args, trusted, statements, kept)
+                self.roles[identity] = _role(identity, args, trusted, kept)
         self.register_outputs({})
 
 
@@ -75,7 +73,6 @@ def _role(
     identity: Identity,
     args: AccessArgs,
     trusted: Sequence[Statement],
-    statements: Sequence[Statement],
     opts: pulumi.ResourceOptions,
 ) -> aws.iam.Role:
     role = aws.iam.Role(
@@ -87,15 +84,20 @@ def _role(
         permissions_boundary=args.boundary_arn,
         opts=opts,
     )
-    aws.iam.RolePolicy(identity.value, name=identity.value, role=role.name, policy=document(statements), opts=opts)
+    aws.iam.RolePolicy(
+        identity.value, name=identity.value, role=role.name, policy=document(_rights(identity, args)), opts=opts
+    )
     return role
 
 
 def _rights(identity: Identity, args: AccessArgs) -> list[Statement]:
     if identity is Identity.AUDITOR:
         return auditing(args.logs, args.store.region)
-    locks = any(args.backup.tiers[tier].lock_mode for tier in Tier)
-    return rights_of(identity, args.store, args.replica, args.section.environments, locks=locks)
+    return rights_of(identity, args.store, args.replica, args.section.environments, locks=_locks(args.backup))
+
+
+def _locks(backup: BackupPolicy) -> bool:
+    return any(backup.tiers[tier].lock_mode for tier in Tier)
 
 
 def _longest_session(identity: Identity, backup: BackupPolicy) -> int:
@@ -117,14 +119,19 @@ def _github(args: AccessArgs, opts: pulumi.ResourceOptions) -> pulumi.Input[str]
     return provider.arn
 
 
-def _check_size(statements: Sequence[Statement], args: AccessArgs) -> None:
-    """By AWS's rule, white space does not count. The ARNs of keys, known only later, have all one length."""
-    key = f"arn:aws:kms:{args.store.region}:{args.account}:key/{'0' * 36}"
-    text = json.dumps(statements, default=lambda _: key, separators=(",", ":"))
-    if len(text) > INLINE_LIMIT:
-        raise PolicyFault(
-            f"stacks.{args.names.stack}.environments names {len(args.section.environments)}, and the rights of a role "
-            f"for so many have {len(text)} characters: AWS takes {INLINE_LIMIT}",
-            safe="nothing was declared, and no cloud was called",
-            next_step="divide them among several stacks, each with a bucket of its own",
-        )
+def check(names: AwsNames, section: StackPolicy, backup: BackupPolicy, account: str) -> None:
+    """PolicyFault if there are more environments than fit into a role. The ARNs of keys, known later, have one length;
+    by AWS's rule white space does not count."""
+    key = f"arn:aws:kms:{backup.region}:{account}:key/{'0' * 36}"
+    store = Store(backup.bucket, key, backup.region)
+    replica = Store(names.bucket(backup.bucket, "replica"), key, backup.region) if section.replica else None
+    for identity in Identity:
+        rights = rights_of(identity, store, replica, section.environments, locks=_locks(backup))
+        size = len(json.dumps({"Version": "2012-10-17", "Statement": rights}, separators=(",", ":")))
+        if size > INLINE_LIMIT:
+            raise PolicyFault(
+                f"stacks.{names.stack}.environments names {len(section.environments)}, and the rights of a role for so "
+                f"many have {size} characters: AWS takes {INLINE_LIMIT}",
+                safe="nothing was declared, and no cloud was called",
+                next_step="divide them among several stacks, each with a bucket of its own",
+            )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.access import INLINE_LIMIT
+from infra.access import INLINE_LIMIT, check
 from runbooks.model.aws_names import Identity
 from runbooks.model.errors import PolicyFault
 from runbooks.model.metrics import NAMESPACE
@@ -312,16 +312,24 @@ def test_where_nothing_is_locked_nobody_may_lock(cloud: Cloud) -> None:
         assert found.counterexample(identity, ["s3:PutObjectRetention"], ["*"]) is None
 
 
-def test_more_environments_than_fit_into_a_role_are_refused_before_anything_is_made(cloud: Cloud) -> None:
-    fleet = [f"database-{number:03}" for number in range(400)]
+@pytest.mark.parametrize(("count", "right"), [(150, True), (400, False)])
+def test_more_environments_than_fit_into_a_role_are_refused_by_their_field(count: int, right: bool) -> None:
+    fleet = section(environments=[f"database-{number:03}" for number in range(count)])
+    if right:
+        check(NAMES, fleet, backup_policy(), ACCOUNT)
+        return
     with pytest.raises(PolicyFault, match=rf"stacks\.production\.environments names 400.*{INLINE_LIMIT}"):
-        standing(cloud, section(environments=fleet))
-    assert seen_roles(cloud) == []
+        check(NAMES, fleet, backup_policy(), ACCOUNT)
 
 
-def seen_roles(cloud: Cloud) -> list[str]:
-    found = [each["RoleName"] for each in cloud.client("iam").list_roles()["Roles"]]
-    return [name for name in found if name != NAMES.service_role("replication")]
+def test_a_fleet_that_is_taken_fits(cloud: Cloud) -> None:
+    """What is counted before is what is stored in the end."""
+    found = seen(cloud, standing(cloud, section(environments=[f"database-{number:03}" for number in range(150)])))
+    sizes = {
+        identity: sum(len(json.dumps(each, separators=(",", ":"))) for each in found.rights(identity))
+        for identity in Identity
+    }
+    assert INLINE_LIMIT / 2 < max(sizes.values()) <= INLINE_LIMIT
 
 
 def test_a_small_fleet_has_one_writer_for_all_of_it(cloud: Cloud) -> None:
