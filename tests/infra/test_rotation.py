@@ -138,6 +138,19 @@ def test_the_two_may_do_what_the_group_may_and_no_more(rotated: World) -> None:
     assert found == (False,) * 5
 
 
+@pytest.mark.parametrize("rewound", ["drop role {}", "alter role {} password 'of-a-day-before-yesterday'"])
+def test_a_branch_restored_to_before_a_rotation_is_cured_by_the_next_one(rotated: World, rewound: str) -> None:
+    """Neon restores roles and passwords with the data: what is current logs in no more, and what was before does."""
+    rotated.rotate()
+    with psycopg.connect(rotated.owner.text(), autocommit=True) as owner:
+        owner.execute(rewound.format(rotated.roles[1]))
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        logs_in(rotated.value()["DATABASE_URL"])
+    assert logs_in(rotated.value("AWSPREVIOUS")["DATABASE_URL"]) == rotated.group
+    rotated.rotate()
+    assert logs_in(rotated.value()["DATABASE_URL"]) == rotated.group
+
+
 @pytest.mark.parametrize("copied", [True, False])
 def test_c29_when_it_is_set_up_the_present_login_is_tried_out_and_kept(bloom: World, copied: bool) -> None:
     """AWS says that it makes a pending version for that, and not what is in it: perhaps a copy, perhaps nothing."""
