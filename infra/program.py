@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra import bucket, secret, timetable
+from infra import access, bucket, secret, timetable
 from infra.access import Access, AccessArgs
 from infra.alarms import Alarms, AlarmsArgs
 from infra.audit import Audit, AuditArgs
@@ -46,21 +46,22 @@ def provision(settings: Settings) -> None:
     place = Place(account, region, limit, protect)
     archive = _archive(settings, place)
     audit = _audit(settings, place, archive)
-    access = _access(settings, place, archive, audit)
+    identities = _access(settings, place, archive, audit)
     secrets = _secrets(settings, place)
     if settings.image is not None:
-        _schedule(settings, place, access, secrets, settings.image)
+        _schedule(settings, place, identities, secrets, settings.image)
     _alarms(settings, place)
     for name, args in neon.items():
         pulumi.export(f"neon-{name}", NeonProject(name, args).project_id)
     pulumi.export("bucket", archive.bucket)
-    pulumi.export("roles", {identity.value: role.arn for identity, role in access.roles.items()})
+    pulumi.export("roles", {identity.value: role.arn for identity, role in identities.roles.items()})
     pulumi.export("databaseUrls", {name: each.secret_arn for name, each in secrets.items()})
 
 
 def _check(settings: Settings, place: Place) -> None:
     """All that the components would refuse by themselves, before the first of them is declared."""
     bucket.check(_archive_args(settings, place))
+    access.check(settings.names, settings.section, settings.backup, place.account)
     for name in settings.environments:
         secret.check(_secret_args(settings, place, name))
     if settings.image is not None:
@@ -111,6 +112,7 @@ def _access(settings: Settings, place: Place, archive: Archive, audit: Audit) ->
             logs=[Log(audit.bucket_arn, audit.key_arn), Log(archive.log_bucket_arn, None)],
             boundary_arn=place.boundary_arn,
             protect=place.protect,
+            github_arn=settings.github_provider,
         ),
     )
 
@@ -139,7 +141,7 @@ def _secret_args(settings: Settings, place: Place, name: str) -> DatabaseSecretA
 
 
 def _schedule(
-    settings: Settings, place: Place, access: Access, secrets: Mapping[str, DatabaseSecret], image: str
+    settings: Settings, place: Place, identities: Access, secrets: Mapping[str, DatabaseSecret], image: str
 ) -> None:
     first = next(iter(secrets.values()))
     Schedule(
@@ -149,17 +151,23 @@ def _schedule(
             environments=settings.environments,
             backup=settings.backup,
             image=image,
-            roles=access.roles,
+            roles=identities.roles,
             boundary_arn=place.boundary_arn,
             neon_keys={name: each.other_arns["neon-api-key"] for name, each in secrets.items()},
             backup_key=first.other_arns["backup-key"],
             secret_key_arns=[each.key_arn for each in secrets.values()],
             account=place.account,
             region=place.region,
-            zones=sorted(aws.get_availability_zones(state="available").names)[:2],
+            zones=_zones(),
             protect=place.protect,
         ),
     )
+
+
+def _zones() -> list[str]:
+    """Two of the region's own: Local Zones, which an account may have opted into, have no Fargate."""
+    own = aws.GetAvailabilityZonesFilterArgs(name="opt-in-status", values=["opt-in-not-required"])
+    return sorted(aws.get_availability_zones(state="available", filters=[own]).names)[:2]
 
 
 def _alarms(settings: Settings, place: Place) -> None:

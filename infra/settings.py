@@ -38,6 +38,8 @@ class Settings:
     """A secret; there if one of the receivers is PagerDuty."""
     image: str | None
     """What the tasks run, by its digest; there if the stack runs them itself."""
+    github_provider: str | None
+    """The account's identity provider for GitHub, if another stack has made it: an account can have only one."""
     rotates: bool
     """Whether DATABASE_URL has a value yet, so that its password can take turns."""
 
@@ -67,6 +69,7 @@ class Settings:
             names=AwsNames(stack, secret_suffix=_suffix(config)),
             pagerduty_url=_pagerduty(config) if any(isinstance(each, PagerDuty) for each in receivers) else None,
             image=_image(config) if section.runner == "fargate" else None,
+            github_provider=_github(config),
             rotates=_flag(config, "rotate"),
         )
 
@@ -109,6 +112,16 @@ def _image(config: pulumi.Config) -> str:
             "take the digest that docker push printed: a tag can be moved to another image",
         )
     return image
+
+
+def _github(config: pulumi.Config) -> str | None:
+    arn = config.get("githubProvider")
+    if arn is None or re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/[\w./-]+", arn, re.ASCII):
+        return arn
+    raise _fault(
+        "the configuration bloom-dr:githubProvider is not the ARN of an OpenID Connect provider",
+        "aws iam list-open-id-connect-providers shows it",
+    )
 
 
 def _suffix(config: pulumi.Config) -> str:

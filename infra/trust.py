@@ -26,6 +26,8 @@ def trust_of(
     machines = [] if identity is Identity.DRILL else [_tasks(account)]
     if github_arn is not None and section.github is not None:
         machines.append(_actions(github_arn, section.github, stack))
+    if hosts := {Identity.WRITER: section.writer_hosts, Identity.VERIFIER: section.verifier_hosts}.get(identity):
+        machines.append(_hosts(hosts))
     return [*machines, *people]
 
 
@@ -42,6 +44,11 @@ def _people(principals: Sequence[str], section: StackPolicy) -> list[Statement]:
     if section.login == "mfa":
         statement["Condition"] = {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
     return [statement]
+
+
+def _hosts(roles: Sequence[str]) -> Statement:
+    """Machines elsewhere have no second factor; they come as a role that only they have."""
+    return {"Sid": "Hosts", "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": list(roles)}}
 
 
 def _tasks(account: str) -> Statement:

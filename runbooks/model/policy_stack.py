@@ -106,7 +106,7 @@ class StackPolicy(Section):
     alerts: Alerts
     replica: Replica | None = None
     operators: Annotated[tuple[Principal, ...], Field(strict=False), AfterValidator(_one_or_more)]
-    """Who may become restorer or pruner."""
+    """Who may become restorer or pruner; and writer, as somebody has to take the backup before a migration."""
     auditors: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
     """Who may read the audit log."""
     applications: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
@@ -119,6 +119,10 @@ class StackPolicy(Section):
     """Whose Actions may take and verify backups, in the GitHub environment named as the stack; None: nobody's."""
     runner: Annotated[Literal["fargate", "elsewhere"], one_of("fargate", "elsewhere")] = "fargate"
     """elsewhere: what `invoke schedule.render` has written takes the backups, and the stack only watches."""
+    writer_hosts: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
+    """Roles of machines elsewhere that take backups unattended."""
+    verifier_hosts: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
+    """Roles of machines elsewhere that verify them. Other ones: who writes backups has nothing that opens them."""
     rotation_days: Annotated[int, Field(ge=1, le=365)] = 90
     heartbeat_hours: Annotated[int, Field(ge=25, le=36)] = 26
     """So long after the last verified backup the pager rings: more than a day, for late runs and 25-hour days."""

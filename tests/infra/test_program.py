@@ -112,6 +112,7 @@ def test_c27_a_second_declaration_is_the_first_again(cloud: Cloud, policy: Path)
         (("", ""), {"bloom-dr:image": ""}, "bloom-dr:image"),
         (("", ""), {"bloom-dr:pagerdutyUrl": "http://pager"}, "bloom-dr:pagerdutyUrl"),
         (("", ""), {"bloom-dr:rotate": "yes"}, "bloom-dr:rotate"),
+        (("", ""), {"bloom-dr:githubProvider": "github"}, "bloom-dr:githubProvider"),
         (("", ""), {"bloom-dr:secretSuffix": "-2"}, "bloom-dr:secretSuffix"),
     ],
 )
@@ -131,3 +132,15 @@ def test_what_is_wrong_is_refused_with_its_field_and_nothing_is_declared(
 def test_a_stack_that_the_policy_does_not_know_is_refused_with_those_it_knows(cloud: Cloud, policy: Path) -> None:
     with pytest.raises(PolicyFault, match=r"stacks.prodution.*did you mean"):
         up(cloud, policy, "prodution")
+
+
+def test_a_machine_elsewhere_writes_or_verifies_and_never_both(cloud: Cloud, policy: Path) -> None:
+    hosts = {of: f"arn:aws:iam::111122223333:role/{of}" for of in ("writer", "verifier")}
+    lines = "".join(f'{of}_hosts = ["{arn}"]\n' for of, arn in hosts.items())
+    policy.write_text(policy.read_text().replace("[stacks.production]\n", f"[stacks.production]\n{lines}"))
+    up(cloud, policy)
+    iam = cloud.client("iam")
+    for role in iam.list_roles()["Roles"]:
+        trust = str(iam.get_role(RoleName=role["RoleName"])["Role"]["AssumeRolePolicyDocument"])
+        for of, arn in hosts.items():
+            assert (arn in trust) is (role["RoleName"] == f"bloom-dr-production-{of}")
