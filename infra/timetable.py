@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import timedelta
 
 from runbooks.model.backup import Tier
-from runbooks.model.cron import Cron
 from runbooks.model.errors import PolicyFault
-from runbooks.model.fleet import MOST, Routine
-from runbooks.model.freshness import PROVING
+from runbooks.model.fleet import MOST
 from runbooks.model.policy import Environment
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.timetable import VERIFIED, planned
 
-VERIFIED = 7
-"""So many of the newest backups are restored for proof each week."""
+__all__ = ["MOST_KEYS", "VERIFIED", "check", "planned"]
+
 MOST_KEYS = 100
 """Variables with Neon keys in one job definition, whose whole size AWS limits."""
-_SUNDAYS, _DAILY = Cron.parse("0 4 * * 0"), Cron.parse("0 0 * * *")
 
 
 def check(environments: Mapping[str, Environment], backup: BackupPolicy) -> None:
@@ -42,30 +38,6 @@ def check(environments: Mapping[str, Environment], backup: BackupPolicy) -> None
             "backup.encryption: there is none, so that every scheduled backup would fail",
             "invoke backup.keys --new FILE, and put its public key into [backup.encryption]",
         )
-
-
-def planned(backup: BackupPolicy) -> tuple[tuple[Routine, Cron], ...]:
-    """Backups are taken as the policy says, judged each day, and restored on the days of the weekly ones.
-
-    The latter two when the backups that they are about must be over; and before the bucket makes weekly ones cold.
-    """
-    crons = {tier: cron for tier in Tier if (cron := backup.tiers[tier].cron)}
-    daily = crons.get(Tier.DAILY, _DAILY)
-    weekly = crons.get(Tier.WEEKLY, _SUNDAYS)
-    weekly = weekly if len(weekly.days) == 31 else _SUNDAYS
-    judged = replace(_DAILY, minute=daily.minute, hours=settled(daily, backup).hours)
-    return (
-        *((Routine.take(tier), cron) for tier, cron in crons.items()),
-        (Routine.fresh(), judged),
-        (Routine.verify(VERIFIED), settled(weekly, backup)),
-    )
-
-
-def settled(cron: Cron, backup: BackupPolicy) -> Cron:
-    """The last time on each of its days, so much later that the run must be over; maybe on the day after."""
-    hour = cron.hours[-1] + -(-(backup.time_limit + PROVING) // timedelta(hours=1))
-    weekdays = {(day + hour // 24) % 7 for day in cron.weekdays}
-    return replace(cron, hours=(hour % 24,), weekdays=tuple(sorted(weekdays)))
 
 
 def _fault(happened: str, next_step: str) -> PolicyFault:

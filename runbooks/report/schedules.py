@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from runbooks.model.container import KEY_TEXT
 from runbooks.model.errors import LocalFault, PolicyFault, Refused, UsageFault
+from runbooks.model.fleet import Job
 from runbooks.model.policy import Policy
 from runbooks.model.policy_backup import BackupPolicy
-from runbooks.model.schedules import Format, Installation, RenderedFile, render
+from runbooks.model.schedule_entry import KEYS, Installation, RenderedFile
+from runbooks.model.schedule_github import ROLES
+from runbooks.model.schedules import Format, render
 from runbooks.model.variables import needed
 from runbooks.report.answer import Answer
 
@@ -37,7 +41,7 @@ def rendered(policy: Policy, environment: str, form: Format, *, out: Path | None
             if real
             else "add the environment whose data matters to the policy",
         )
-    there = Installation(environment, needed(named), **places)
+    there = Installation(environment, needed(named), stack=policy.stack_of(environment), **places)
     files = render(policy.backup, form, there)
     written = _write(out, files) if out else {}
     steps = (*_keys(policy.backup), *_install(form, there, files))
@@ -51,7 +55,7 @@ def _data(
     return {
         "format": form.value,
         "environment": there.environment,
-        "variables": list(there.variables),
+        "variables": {job.value: list(_variables(form, there, job)) for job in Job},
         "files": [{"name": file.name, "content": file.content} for file in files],
         "written": [{"path": str(path), "state": state} for path, state in written.items()],
         "install": list(steps),
@@ -61,7 +65,7 @@ def _data(
 def _shown(files: tuple[RenderedFile, ...], steps: tuple[str, ...]) -> str:
     """All that is not a file's own content is a comment to every scheduler: it may be piped."""
     parts = [f"# ---- {file.name}\n{file.content}" for file in files]
-    return "\n".join([*parts, "# ---- how to install", *(f"# {step}" for step in steps)])
+    return "\n".join([*parts, "# ---- how to install", *(f"# {step}".rstrip() for step in steps)])
 
 
 def _told(written: dict[Path, str], steps: tuple[str, ...]) -> str:
@@ -73,27 +77,65 @@ def _keys(policy: BackupPolicy) -> Iterator[str]:
         yield "first choose who can open the backups, in [backup.encryption] of the policy: until then every run fails"
 
 
+def _variables(form: Format, there: Installation, job: Job) -> tuple[str, ...]:
+    return there.github_secrets(job) if form is Format.GITHUB else there.variables_of(job)
+
+
 def _install(form: Format, there: Installation, files: tuple[RenderedFile, ...]) -> Iterator[str]:
-    names = ", ".join(there.variables)
     if form is Format.GITHUB:
-        yield "commit the files to the default branch: GitHub runs schedules from no other"
-        yield from (f"gh secret set {name}" for name in there.variables)
-        yield "gh variable set BLOOM_BACKUP_ROLE   # ARN of the role that may write backups and metrics"
-        yield "have the age of the newest backup watched from elsewhere: BackupAge and BackupSuccess in CloudWatch"
+        yield from _on_github(there)
         return
-    yield f"the product stands in {there.folder}, with `make .venv/.ready` done there, and {there.user} may read it"
-    yield f"test -e {there.secrets} || install -D -m 600 -o {there.user} /dev/null {there.secrets}   # in it:"
+    mine, verifiers = ([f for f in files if (f.job is Job.VERIFY) is apart] for apart in (False, True))
+    yield from _place(there, Job.TAKE)
+    yield from _secrets(there, Job.TAKE, "writer")
+    yield from _secrets(there, Job.JUDGE, "verifier (the writer reads no reports of drills)")
+    yield from _start(form, there.user_of(Job.TAKE), mine)
+    yield ""
+    yield "on another machine, if there is one: whoever takes backups holds no key that opens them"
+    user = there.user_of(Job.VERIFY)
+    yield from _place(there, Job.VERIFY)
+    yield f"a home for {user}, where there is room for the largest backup, decrypted and restored"
+    yield from _secrets(there, Job.VERIFY, "verifier")
+    yield f"    in {KEYS} the path of the private key file, 0600 and owned by {user}; no Neon key"
+    yield from _start(form, user, verifiers)
+
+
+def _on_github(there: Installation) -> Iterator[str]:
+    where = "" if there.stack is None else f" --env {there.stack}"
+    yield "commit the files to the default branch: GitHub runs schedules from no other"
+    if there.stack is not None:
+        yield f"gh api -X PUT 'repos/{{owner}}/{{repo}}/environments/{there.stack}'   # the roles trust no other"
+    yield from (f"gh secret set {name}{where}" for name in there.variables)
+    yield f"gh variable set {ROLES[Job.TAKE]}{where}   # ARN of the role that may write backups and metrics"
+    yield f"gh variable set {ROLES[Job.VERIFY]}{where}   # ARN of the role that reads backups and drills"
+    yield f"gh secret set {KEY_TEXT}{where} < PRIVATE-KEY-FILE"
+    yield "    better: not at GitHub, where the Neon key is too, but on a machine that takes no backups: leave out the"
+    yield "    workflow that verifies, and have that machine do it: invoke schedule.render --format systemd"
+    yield "have the age of the newest backup watched from elsewhere: BackupAge and BackupSuccess in CloudWatch"
+
+
+def _place(there: Installation, job: Job) -> Iterator[str]:
+    user = there.user_of(job)
+    yield f"the product stands in {there.folder}, with `make .venv/.ready` done there, and {user} may read it"
+
+
+def _secrets(there: Installation, job: Job, identity: str) -> Iterator[str]:
+    file, names = there.secrets_of(job), ", ".join(there.variables_of(job))
+    yield f"test -e {file} || install -D -m 600 -o {there.user_of(job)} /dev/null {file}   # in it:"
     yield f"    {names}, one NAME='value' a line"
-    yield "    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY likewise, if the machine has no role of its own"
+    yield f"    AWS_PROFILE likewise, of a profile that becomes the {identity};"
+    yield "    or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, if the machine has no role that may"
     yield f"    BLOOM_DR_POLICY likewise, if the policy is not {there.folder}/policy.toml"
+
+
+def _start(form: Format, user: str, files: list[RenderedFile]) -> Iterator[str]:
     if form is Format.CRON:
-        yield f"crontab -u {there.user} {files[0].name}   # REPLACES that user's crontab: one user for each environment"
-    else:
-        units = " ".join(file.name for file in files)
-        yield f"install -m 644 -t /etc/systemd/system {units}"
-        yield "systemctl daemon-reload"
-        yield f"systemctl enable --now {' '.join(file.name for file in files if file.name.endswith('.timer'))}"
-        yield f"systemctl start {files[0].name}   # a first backup now, as the timer will take it"
+        yield f"crontab -u {user} {files[0].name}   # REPLACES that user's crontab: one user for each environment"
+        return
+    yield f"install -m 644 -t /etc/systemd/system {' '.join(file.name for file in files)}"
+    yield "systemctl daemon-reload"
+    yield f"systemctl enable --now {' '.join(file.name for file in files if file.name.endswith('.timer'))}"
+    yield f"systemctl start {files[0].name}   # a first time now, as the timer will start it"
 
 
 def _write(out: Path, files: tuple[RenderedFile, ...]) -> dict[Path, str]:

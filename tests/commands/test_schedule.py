@@ -34,7 +34,23 @@ api_key_env = "BLOOM_NEON_KEY"
 promised_window = "1d"
 """
 BACKUP = '[backup]\nbucket = "bloom-backups"\nregion = "eu-central-1"\n'
+STACK = """
+[stacks.live]
+environments = ["production"]
+runner = "elsewhere"
+operators = ["arn:aws:iam::111122223333:role/ops"]
+[stacks.live.alerts]
+page = { kind = "email", address = "a@bloom.com" }
+mail = { kind = "email", address = "a@bloom.com" }
+chat = { kind = "email", address = "a@bloom.com" }
+"""
 PRODUCTION = ("--env", "production")
+COMMANDS = {
+    "daily": "backup.take --tier daily",
+    "weekly": "backup.take --tier weekly",
+    "fresh": "backup.fresh",
+    "verify": "backup.verify --last 7",
+}
 
 
 def planner(stranger: Operator, folder: Path, backup: str = BACKUP) -> Operator:
@@ -102,16 +118,16 @@ def test_what_is_shown_is_what_is_written(keeper: Operator, tmp_path: Path, form
 
 def test_all_of_a_shown_crontab_that_is_not_the_crontab_is_a_comment(keeper: Operator) -> None:
     said = keeper.invoke("schedule.render", "--format", "cron", *PRODUCTION)
-    (file,) = keeper.json("schedule.render", "--format", "cron", *PRODUCTION)["files"]
-    around = said.out.replace(file["content"], "")
+    around = said.out
+    for file in keeper.json("schedule.render", "--format", "cron", *PRODUCTION)["files"]:
+        around = around.replace(file["content"], "")
     assert all(line.startswith("#") for line in around.splitlines() if line)
 
 
 def test_the_mode_of_files_does_not_depend_on_who_writes_them(keeper: Operator, tmp_path: Path) -> None:
     words = ("schedule.render", "--format", "cron", *PRODUCTION, "--out", str(tmp_path / "out"))
     assert keeper.invoke(*words, umask=0o077).code == 0
-    (path,) = (tmp_path / "out").iterdir()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
 
 
 def test_files_with_other_content_are_not_replaced_and_nothing_else_is_written(
@@ -128,7 +144,7 @@ def test_files_with_other_content_are_not_replaced_and_nothing_else_is_written(
     assert not timer.exists()
     service.unlink()
     states = [each["state"] for each in keeper.json(*words)["written"]]
-    assert sorted(states) == ["unchanged", "unchanged", "written", "written"]
+    assert sorted(states) == [*["unchanged"] * 6, "written", "written"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(keeper: Operator, tmp_path: Path) -> None:
@@ -141,7 +157,12 @@ def test_what_is_left_to_do_is_told_with_the_names_of_the_secrets(keeper: Operat
     for form, words in {
         "cron": ("crontab -u keeper", "BLOOM_NEON_KEY", "/etc/keeper.env", "AWS_ACCESS_KEY_ID", "BLOOM_DR_POLICY"),
         "systemd": ("systemctl enable --now bloom-backup-production-daily.timer", "BLOOM_NEON_KEY", "/etc/keeper.env"),
-        "github-actions": ("gh secret set BLOOM_NEON_KEY", "gh variable set BLOOM_BACKUP_ROLE"),
+        "github-actions": (
+            "gh secret set BLOOM_NEON_KEY",
+            "gh variable set BLOOM_BACKUP_ROLE",
+            "gh variable set BLOOM_VERIFY_ROLE",
+            "gh secret set BLOOM_DR_KEY_TEXT",
+        ),
     }.items():
         said = keeper.invoke(
             "schedule.render", "--format", form, *PRODUCTION, "--user", "keeper", "--secrets", "/etc/keeper.env",
@@ -149,6 +170,31 @@ def test_what_is_left_to_do_is_told_with_the_names_of_the_secrets(keeper: Operat
         )  # fmt: skip
         for word in (*words, "until then every run fails"):
             assert word in said.out, word
+
+
+@pytest.mark.parametrize("form", ["cron", "systemd"])
+def test_the_private_key_is_said_to_belong_to_another_user_and_best_to_another_machine(
+    keeper: Operator, form: str
+) -> None:
+    steps = keeper.json("schedule.render", "--format", form, *PRODUCTION)["install"]
+    apart = next(number for number, step in enumerate(steps) if "on another machine" in step)
+    here, there = "\n".join(steps[:apart]), "\n".join(steps[apart:])
+    assert "BLOOM_DR_KEYS" not in here
+    assert "verify" not in here.replace("of the verifier (the writer reads no reports of drills)", "")
+    assert "BLOOM_NEON_KEY" not in there
+    for word in ("BLOOM_DR_KEYS", "-o bloom-dr-verify /dev/null /etc/bloom-dr/secrets-verify.env", "production"):
+        assert word in there
+
+
+def test_the_secrets_of_a_stack_go_into_the_github_environment_that_its_roles_trust(
+    stranger: Operator, tmp_path: Path
+) -> None:
+    words = ("schedule.render", "--format", "github-actions", *PRODUCTION)
+    answer = planner(stranger, tmp_path, BACKUP + STACK).json(*words)
+    assert all('environment: "live"\n' in file["content"] for file in answer["files"])
+    given = [step for step in answer["install"] if re.match(r"gh (secret|variable) set", step)]
+    assert len(given) == 4
+    assert all(" --env live" in step for step in given)
 
 
 # cron
@@ -274,17 +320,18 @@ def units(keeper: Operator, tmp_path: Path) -> Path:
 
 def test_each_timer_has_a_service_and_the_service_all_that_a_job_needs(units: Path) -> None:
     timers = sorted(units.glob("*.timer"))
-    assert [timer.stem for timer in timers] == ["bloom-backup-production-daily", "bloom-backup-production-weekly"]
+    assert [timer.stem.rsplit("-", 1)[1] for timer in timers] == sorted(COMMANDS)
     for timer in timers:
         assert _unit(timer)["Timer"]["OnCalendar"].endswith(" UTC")
         service = _unit(timer.with_suffix(".service"))["Service"]
-        assert service["EnvironmentFile"] == "/etc/bloom-dr/secrets.env", "no leading '-': a missing file stops it"
+        name = timer.stem.rsplit("-", 1)[1]
+        secrets = {"fresh": "secrets-judge", "verify": "secrets-verify"}.get(name, "secrets")
+        assert service["EnvironmentFile"] == f"/etc/bloom-dr/{secrets}.env", "no leading '-': a missing file stops it"
         assert service["WorkingDirectory"] == "/srv/bloom-dr"
-        assert service["User"] == "bloom-dr"
-        tier = timer.stem.rsplit("-", 1)[1]
+        assert service["User"] == ("bloom-dr-verify" if name == "verify" else "bloom-dr")
         program, flag, script = shlex.split(service["ExecStart"])
         assert (program, flag) == ("/bin/bash", "-c")
-        assert script == f"set -euo pipefail; exec invoke backup.take --tier {tier} --env production"
+        assert script == f"set -euo pipefail; exec invoke {COMMANDS[name]} --env production"
 
 
 def _unit(path: Path) -> configparser.ConfigParser:
@@ -314,14 +361,20 @@ def test_the_github_workflows_lie_where_github_looks_and_do_what_the_policy_says
     assert keeper.invoke(*words).code == 0
     folder = tmp_path / "repository" / ".github" / "workflows"
     found = {path.name: _workflow(path) for path in sorted(folder.iterdir())}
-    assert list(found) == ["bloom-backup-production-daily.yml", "bloom-backup-production-weekly.yml"]
-    for (name, workflow), cron in zip(found.items(), ["0 2 * * *", "0 4 * * 0"], strict=True):
-        tier = name.removesuffix(".yml").rsplit("-", 1)[1]
+    assert sorted(found) == sorted(f"bloom-backup-production-{name}.yml" for name in COMMANDS)
+    for name, cron in {
+        "daily": "0 2 * * *",
+        "weekly": "0 4 * * 0",
+        "fresh": "0 7 * * *",
+        "verify": "0 9 * * 0",
+    }.items():
+        workflow = found[f"bloom-backup-production-{name}.yml"]
         assert workflow["on"] == {"schedule": [{"cron": cron}], "workflow_dispatch": {}}
         (job,) = workflow["jobs"].values()
         *before, last = job["steps"]
-        assert last["run"] == f".venv/bin/invoke backup.take --tier {tier} --env production"
-        assert last["env"]["BLOOM_NEON_KEY"] == "${{ secrets.BLOOM_NEON_KEY }}"
+        assert last["run"].endswith(f" {COMMANDS[name]} --env production")
+        secret = "BLOOM_DR_KEY_TEXT" if name == "verify" else "BLOOM_NEON_KEY"
+        assert {each for each in last["env"] if "secrets." in last["env"][each]} == {secret}
         assert last["env"]["AWS_REGION"] == "eu-central-1"
         assert not any("secrets." in str(step) for step in before)
         assert "pipefail" in workflow["defaults"]["run"]["shell"]

@@ -74,42 +74,6 @@ def test_the_evaluator_would_find_a_weekday_that_is_one_off() -> None:
     assert not fires("cron(0 4 ? * 0 *)", sunday)
 
 
-# --- what is done when ------------------------------------------------------------------------------------------------
-
-
-def times(policy: BackupPolicy) -> dict[str, str]:
-    return {routine.name: str(cron) for routine, cron in planned(policy)}
-
-
-def test_the_strategys_schedule_is_taken_over_and_its_backups_are_judged_and_restored_after_them() -> None:
-    assert times(backup()) == {
-        "take-daily": "0 2 * * *",
-        "take-weekly": "0 4 * * 0",
-        "fresh": "0 7 * * *",
-        "verify": "0 9 * * 0",
-    }
-
-
-def test_what_runs_past_midnight_is_judged_on_the_next_day() -> None:
-    tiers = {"daily": _tier("30 22 * * *"), "weekly": _tier("0 23 * * sat"), "pre-migration": _tier(None)}
-    assert times(backup(tiers=tiers)) == {
-        "take-daily": "30 22 * * *",
-        "take-weekly": "0 23 * * 6",
-        "fresh": "30 3 * * *",
-        "verify": "0 4 * * 0",
-    }
-
-
-def test_without_weekly_backups_the_daily_ones_are_restored_on_sundays() -> None:
-    tiers = {"daily": _tier("0 2 * * *"), "weekly": _tier(None), "pre-migration": _tier(None)}
-    assert times(backup(tiers=tiers)) == {"take-daily": "0 2 * * *", "fresh": "0 7 * * *", "verify": "0 9 * * 0"}
-
-
-def test_monthly_backups_of_the_weekly_tier_do_not_make_proofs_monthly() -> None:
-    tiers = {"daily": _tier("0 2 * * *"), "weekly": _tier("0 4 1 * *"), "pre-migration": _tier(None)}
-    assert times(backup(tiers=tiers))["verify"] == "0 9 * * 0"
-
-
 @given(st.sampled_from(["1m", "30m", "1h", "4h", "12h", "23h", "7d"]), crons)
 def test_every_schedule_of_a_stack_can_be_said_to_aws(limit: str, weekly: Cron) -> None:
     policy = backup(time_limit=limit, tiers={"daily": _tier("0 2 * * *"), "weekly": _tier(str(weekly))})
