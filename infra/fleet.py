@@ -11,12 +11,12 @@ import pulumi_aws as aws
 
 from infra.fargate import SIZES, Call, Runner, Work, allow, any_revision
 from infra.network import Network
-from infra.timetable import VERIFIED
 from runbooks.model.aws_names import AwsNames
 from runbooks.model.errors import INTERRUPTED, ArchiveFault, DatabaseUnreachable, NeonFault
 from runbooks.model.fleet import Job, Routine
 from runbooks.model.freshness import PROVING
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.timetable import VERIFIED
 
 SUBMIT_JOB = "arn:aws:scheduler:::aws-sdk:batch:submitJob"
 """One of Scheduler's universal targets."""

@@ -15,12 +15,13 @@ from infra.fargate import ROLES, Runner, Work, allow, tasks
 from infra.fleet import jobs
 from infra.keys import Statement, document
 from infra.network import Network, NetworkArgs
-from infra.timetable import check, planned
+from infra.timetable import check
 from runbooks.model.aws_names import AwsNames, Identity
 from runbooks.model.container import KEY_TEXT
 from runbooks.model.fleet import FEWEST, Job
 from runbooks.model.policy import Environment
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.timetable import planned
 
 LOG_DAYS = 365
 """One of those that CloudWatch knows."""

@@ -44,8 +44,6 @@ class DatabaseSecretArgs:
     """So long a deleted secret can be restored, and its name is taken (C28). 0: it is gone at once."""
     group: str = "bloom_app"
     """The SQL role with the application's rights (`rotation/group.sql`). Its members GROUP_a and GROUP_b take turns."""
-    concurrency: int | None = 1
-    """None in an account whose quota of concurrent executions is 10: AWS leaves nothing of these to be reserved."""
 
 
 class DatabaseSecret(pulumi.ComponentResource):
@@ -140,7 +138,6 @@ class DatabaseSecret(pulumi.ComponentResource):
             role=role.arn,
             timeout=SECONDS,
             memory_size=256,
-            reserved_concurrent_executions=args.concurrency,
             environment=aws.lambda_.FunctionEnvironmentArgs(
                 variables={"ADMIN_SECRET": admin.arn, "ROLE_GROUP": args.group}
             ),

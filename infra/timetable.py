@@ -1,4 +1,4 @@
-"""What a stack does when, and what it cannot be without. Pure."""
+"""What tasks in Fargate cannot be without. When they do what is in `runbooks.model.timetable`. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from runbooks.model.errors import PolicyFault
 from runbooks.model.fleet import MOST
 from runbooks.model.policy import Environment
 from runbooks.model.policy_backup import BackupPolicy
-from runbooks.model.timetable import VERIFIED, planned
-
-__all__ = ["MOST_KEYS", "VERIFIED", "check", "planned"]
 
 MOST_KEYS = 100
 """Variables with Neon keys in one job definition, whose whole size AWS limits."""

@@ -118,7 +118,7 @@ class StackPolicy(Section):
     ) = None
     """Whose Actions may take and verify backups, in the GitHub environment named as the stack; None: nobody's."""
     runner: Annotated[Literal["fargate", "elsewhere"], one_of("fargate", "elsewhere")] = "fargate"
-    """elsewhere: what `invoke schedule.render` has written takes the backups, and the stack only watches."""
+    """elsewhere: what `invoke schedule.render` has written takes, judges and verifies them, and the stack watches."""
     writer_hosts: Annotated[tuple[Principal, ...], Field(strict=False)] = ()
     """Roles of machines elsewhere that take backups unattended."""
     verifier_hosts: Annotated[tuple[Principal, ...], Field(strict=False)] = ()

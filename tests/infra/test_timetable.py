@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.timetable import check, planned
+from infra.timetable import check
 from runbooks.model.cron import Cron
 from runbooks.model.errors import PolicyFault
 from runbooks.model.moment import Moment
 from runbooks.model.policy import NeonEnvironment, SandboxEnvironment
 from runbooks.model.policy_backup import BackupPolicy
+from runbooks.model.timetable import planned
 from tests.model.test_cron import crons
 
 ANCHOR = {"method": "age", "recipients": ["age1" + "q" * 58]}
