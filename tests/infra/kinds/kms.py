@@ -68,10 +68,17 @@ def _update_alias(cloud: Cloud, id_: str, inputs: Properties) -> Properties:
     return {}
 
 
+def _read_alias(cloud: Cloud, id_: str, known: Properties) -> Properties | None:
+    pages = cloud.client("kms", known.get("region")).get_paginator("list_aliases").paginate()
+    found = {alias["AliasName"]: alias.get("TargetKeyId") for page in pages for alias in page["Aliases"]}
+    return {**known, "targetKeyId": found[id_]} if id_ in found else None
+
+
 kind(
     "aws:kms/alias:Alias",
     create=_create_alias,
     update=_update_alias,
+    read=_read_alias,
     delete=lambda cloud, id_, known: cloud.client("kms", known.get("region")).delete_alias(AliasName=id_),
     replaced_by=frozenset({"name", "region"}),
 )

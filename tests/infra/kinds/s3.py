@@ -231,13 +231,20 @@ def _rule(rule: Properties) -> Properties:
     wanted = dict(rule["filter"])
     if "and" in wanted:
         both = dict(wanted["and"])
-        tags = [{"Key": key, "Value": value} for key, value in both.pop("tags", {}).items()]
+        tags = [{"Key": key, "Value": value} for key, value in sorted(both.pop("tags", {}).items())]
         found["Filter"] = {"And": {**pascal(both), "Tags": tags}}
     elif "tag" in wanted:
         found["Filter"] = {"Tag": pascal(wanted["tag"])}
     else:
         found["Filter"] = {"Prefix": wanted.get("prefix", "")}
     return found
+
+
+def _lifecycle_answer(answer: Any) -> Any:
+    """Tags have no order."""
+    for rule in answer["Rules"]:
+        rule.get("Filter", {}).get("And", {}).get("Tags", []).sort(key=lambda tag: tag["Key"])
+    return {"Rules": answer["Rules"]}
 
 
 def _lifecycle_inputs(found: Any) -> Properties:
@@ -258,7 +265,7 @@ _setting(
     Setting(
         "put_bucket_lifecycle_configuration", "LifecycleConfiguration", "get_bucket_lifecycle_configuration",
         "delete_bucket_lifecycle", to_aws=_lifecycle,
-        of_answer=lambda answer: {"Rules": answer["Rules"]}, to_inputs=_lifecycle_inputs,
+        of_answer=_lifecycle_answer, to_inputs=_lifecycle_inputs,
     ),
 )  # fmt: skip
 
@@ -277,6 +284,17 @@ _setting(
     ),
 )  # fmt: skip
 
+
+def _lock(answer: Any) -> Any:
+    """moto adds the years that nobody asked for, as 0."""
+    found = answer["ObjectLockConfiguration"]
+    kept = found.get("Rule", {}).get("DefaultRetention", {})
+    for unit in ("Days", "Years"):
+        if kept.get(unit) == 0:
+            kept.pop(unit)
+    return found
+
+
 _setting(
     "BucketObjectLockConfiguration",
     Setting(
@@ -284,7 +302,7 @@ _setting(
         to_aws=lambda inputs: {
             "ObjectLockEnabled": "Enabled", **({"Rule": pascal(inputs["rule"])} if inputs.get("rule") else {})
         },
-        of_answer=lambda answer: answer["ObjectLockConfiguration"],
+        of_answer=_lock,
         to_inputs=lambda found: {"rule": _camel(found.get("Rule"))},
     ),
 )  # fmt: skip
