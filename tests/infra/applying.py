@@ -172,6 +172,7 @@ def _applied(
 ) -> Stack:
     result = Stack()
     applying = _Applying(cloud, result)
+    settings.set_root_resource(None)  # or the outputs of an earlier stack would be among this one's
     pulumi_mocks.set_mocks(applying, project="bloom-dr", stack=stack, preview=False, monitor=_Monitor(applying))
     set_all_config(dict(config), list(secret))
     exported: dict[str, Any] = {}

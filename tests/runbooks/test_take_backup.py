@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ from runbooks.engine.step import Ended, Run
 from runbooks.model.backup import Rung, Tier
 from runbooks.model.backup_id import BackupId
 from runbooks.model.errors import ArchiveFault, DatabaseFault, LockHeld, Refused
+from runbooks.model.moment import Moment
 from runbooks.model.policy_backup import Encryption, Tiers
 from runbooks.model.run_id import RunId
 from runbooks.sandbox.seed import seed
@@ -169,7 +171,10 @@ def test_a_size_that_stands_out_is_measured_once_three_are_known(facts: Facts) -
     for known in range(4):
         before, sent = sizes(facts, Tier.WEEKLY), len(metrics(facts))
         assert len(before) == known
-        ended = facts.engine().start(take_backup.RUNBOOK, weekly, facts.world(), NOBODY)
+        # Minutes apart: two in one second would have one name.
+        behind, world = timedelta(minutes=10 - known), facts.world()
+        earlier = dataclasses.replace(world, now=lambda world=world, behind=behind: Moment(world.now().utc - behind))
+        ended = facts.engine().start(take_backup.RUNBOOK, weekly, earlier, NOBODY)
         assert ended.ending.verdict is Verdict.PROVED, ended.ending
         now = metrics(facts)[sent:]
         assert ("BackupSizeDeviation" in now) is (known == 3)
