@@ -12,11 +12,12 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.keys import Statement, document
-from infra.rights import Log, Store, auditing, rights_of
+from infra.rights import Log, Store, auditing, rights_of, submitting
 from infra.trust import GITHUB, trust_of
 from runbooks.model.aws_names import AwsNames, Identity
 from runbooks.model.backup import Tier
 from runbooks.model.errors import PolicyFault
+from runbooks.model.fleet import FEWEST
 from runbooks.model.policy_backup import BackupPolicy
 from runbooks.model.policy_stack import StackPolicy
 
@@ -93,7 +94,10 @@ def _role(
 def _rights(identity: Identity, args: AccessArgs) -> list[Statement]:
     if identity is Identity.AUDITOR:
         return auditing(args.logs, args.store.region)
-    return rights_of(identity, args.store, args.replica, args.section.environments, locks=_locks(args.backup))
+    rights = rights_of(identity, args.store, args.replica, args.section.environments, locks=_locks(args.backup))
+    if identity is Identity.WRITER and args.section.runner == "fargate" and len(args.section.environments) >= FEWEST:
+        rights += submitting(args.names, args.account, args.store.region)
+    return rights
 
 
 def _locks(backup: BackupPolicy) -> bool:
@@ -127,6 +131,7 @@ def check(names: AwsNames, section: StackPolicy, backup: BackupPolicy, account: 
     replica = Store(names.bucket(backup.bucket, "replica"), key, backup.region) if section.replica else None
     for identity in Identity:
         rights = rights_of(identity, store, replica, section.environments, locks=_locks(backup))
+        rights += submitting(names, account, backup.region) if identity is Identity.WRITER else []
         size = len(json.dumps({"Version": "2012-10-17", "Statement": rights}, separators=(",", ":")))
         if size > INLINE_LIMIT:
             raise PolicyFault(

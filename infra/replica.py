@@ -15,7 +15,7 @@ from infra.keys import Statement, document
 from infra.rights import Store, allow, through_s3
 from infra.vault import Vault, VaultArgs, after, vault
 from runbooks.model import policy_stack
-from runbooks.model.aws_names import AwsNames, Identity
+from runbooks.model.aws_names import REPLICATION, AwsNames, Identity
 from runbooks.model.policy_backup import BackupPolicy
 
 
@@ -85,7 +85,7 @@ class Replica(pulumi.ComponentResource):
             "replication",
             name=args.names.service_role("replication"),
             description="S3 copies the backups to their replica",
-            assume_role_policy=document([_copier(args)]),
+            assume_role_policy=document([_COPIER]),
             permissions_boundary=args.boundary_arn,
             opts=opts,
         )
@@ -116,7 +116,7 @@ def _everything(args: ReplicaArgs, made: Vault) -> aws.s3.BucketReplicationConfi
     owner = kinds.BucketReplicationConfigRuleDestinationAccessControlTranslationArgs(owner="Destination")
     sealed = kinds.BucketReplicationConfigRuleSourceSelectionCriteriaSseKmsEncryptedObjectsArgs(status="Enabled")
     return kinds.BucketReplicationConfigRuleArgs(
-        id="everything",
+        id=REPLICATION,
         status="Enabled",
         priority=0,
         filter=kinds.BucketReplicationConfigRuleFilterArgs(prefix=""),
@@ -129,24 +129,22 @@ def _everything(args: ReplicaArgs, made: Vault) -> aws.s3.BucketReplicationConfi
             encryption_configuration=kinds.BucketReplicationConfigRuleDestinationEncryptionConfigurationArgs(
                 replica_kms_key_id=made.key.arn
             ),
+            # Without them nobody hears of a copy that fails.
+            metrics=kinds.BucketReplicationConfigRuleDestinationMetricsArgs(status="Enabled"),
             account=args.owner if args.is_elsewhere else None,
             access_control_translation=owner if args.is_elsewhere else None,
         ),
     )
 
 
-def _copier(args: ReplicaArgs) -> Statement:
-    """S3, on behalf of this bucket only."""
-    return {
-        "Sid": "Copies",
-        "Effect": "Allow",
-        "Action": "sts:AssumeRole",
-        "Principal": {"Service": "s3.amazonaws.com"},
-        "Condition": {
-            "StringEquals": {"aws:SourceAccount": args.account},
-            "ArnLike": {"aws:SourceArn": args.source.store.arn},
-        },
-    }
+_COPIER: Statement = {
+    "Sid": "Copies",
+    "Effect": "Allow",
+    "Action": "sts:AssumeRole",
+    "Principal": {"Service": "s3.amazonaws.com"},
+}
+"""Without a condition on the bucket, which AWS does not show for replication: if S3 did not send it, every copy would
+fail. Nobody else's bucket can name this role, as handing it on takes iam:PassRole in this account."""
 
 
 _VERSIONS = [

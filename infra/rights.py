@@ -13,7 +13,8 @@ from typing import Any
 import pulumi
 
 from infra.keys import Statement
-from runbooks.model.aws_names import Identity
+from runbooks.model.aws_names import AwsNames, Identity
+from runbooks.model.fleet import Job
 from runbooks.model.metrics import NAMESPACE
 
 BACKUPS = "*/????/??/bloom_backup_*"
@@ -57,6 +58,16 @@ def rights_of(
             return _drilling(store, environments)
         case Identity.AUDITOR:
             return []
+
+
+def submitting(names: AwsNames, account: str, region: str) -> list[Statement]:
+    """`invoke backup.fleet`: starts the jobs that take backups, and follows them. No other jobs: some open backups."""
+    batch = f"arn:aws:batch:{region}:{account}"
+    take = f"{batch}:job-definition/{names.job_definition(Job.TAKE)}"
+    return [
+        allow("StartsFleet", ["batch:SubmitJob"], [f"{batch}:job-queue/{names.job_queue}", take, f"{take}:*"]),
+        allow("FollowsFleet", ["batch:DescribeJobs"], ["*"]),
+    ]
 
 
 def _only(store: Store, environments: Sequence[str]) -> Statement:

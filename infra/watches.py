@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from runbooks.model import metrics
-from runbooks.model.aws_names import AwsNames
+from runbooks.model.aws_names import REPLICATION, AwsNames
 from runbooks.model.backup import Tier
 from runbooks.model.cron import Cron
 from runbooks.model.duration import spell
@@ -200,8 +200,10 @@ def _of_the_stack(of: Watched) -> Iterator[Watch]:
 
     yield _event(
         "DeleteAttempted", "page", source(metrics.DELETE_ATTEMPTED),
-        "Somebody tried to delete backups, or what protects them. Who: the audit log, eventName Delete*. It may be a"
-        " backup.take that failed and wanted to take back what it had sent",
+        "Somebody tried to delete backups, or to disarm what keeps them from being deleted: policy, lock, lifecycle,"
+        " replication or key. Who: the audit log, eventName Delete*, Put*, DisableKey* or ScheduleKeyDeletion. It may be"
+        " the first pulumi up, or one that changes these settings, or a backup.take that failed and wanted to take back"
+        " what it had sent",
         period=SOON,
     )  # fmt: skip
     yield _event(
@@ -220,11 +222,27 @@ def _of_the_stack(of: Watched) -> Iterator[Watch]:
         period=SOON,
     )  # fmt: skip
     yield _event("RotationFailed", "mail", source(metrics.ROTATION_FAILED), _NOT_ROTATED)
+    if of.section.replica is not None:
+        copies = (
+            ("SourceBucket", of.backup.bucket),
+            ("DestinationBucket", of.names.bucket(of.backup.bucket, "replica")),
+            ("RuleId", REPLICATION),
+        )
+        yield _event(
+            "ReplicaFailed", "mail", Source("AWS/S3", "OperationsFailedReplication", copies),
+            "Backups were not copied to the replica; the archive itself is whole. head-object says FAILED of which",
+        )  # fmt: skip
     if of.section.runner == "fargate":
-        letters = Source("AWS/SQS", "ApproximateNumberOfMessagesVisible", (("QueueName", of.names.dead_letters),))
-        yield replace(
-            _event("DeadLetters", "page", letters, "A scheduled task was not started, or ended badly: read the queue"),
-            statistic="Maximum", period=SOON,
+        # Letters that come, not those that lie there: one that nobody removes would hide the next for its two weeks.
+        # This metric misses what a redrive policy moves, but Scheduler and EventBridge send. A queue that was idle
+        # reports up to 15 minutes late, hence no short period.
+        yield _event(
+            "DeadLetters", "page",
+            Source("AWS/SQS", "NumberOfMessagesSent", (("QueueName", of.names.dead_letters),)),
+            "A scheduled task was not started, or ended badly. What and why is in the queue: aws sqs receive-message"
+            " --queue-url URL, its URL by aws sqs get-queue-url --queue-name " + of.names.dead_letters
+            + ". No role of this stack may read it: take rights of your own in the account. Each new letter rings, so"
+            " the old ones may stay their 14 days, or go by aws sqs purge-queue --queue-url URL",
         )  # fmt: skip
 
 

@@ -23,6 +23,10 @@ class Identity(StrEnum):
     """Reads the audit log; a person."""
 
 
+REPLICATION = "everything"
+"""The rule that copies the archive to its replica."""
+
+
 @dataclass(frozen=True)
 class AwsNames:
     """The names of one stack's things. They say whose they are: several stacks may share an account."""

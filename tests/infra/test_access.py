@@ -11,6 +11,7 @@ import pytest
 from infra.access import INLINE_LIMIT, check
 from runbooks.model.aws_names import Identity
 from runbooks.model.errors import PolicyFault
+from runbooks.model.fleet import Job
 from runbooks.model.metrics import NAMESPACE
 from tests.infra.applying import Stack
 from tests.infra.archive_ground import (
@@ -337,6 +338,26 @@ def test_a_small_fleet_has_one_writer_for_all_of_it(cloud: Cloud) -> None:
     assert found.may(WRITER, "s3:PutObject", DATA)
     assert found.may(WRITER, "s3:PutObject", DATA.replace("production", "staging"))
     assert not found.may(WRITER, "s3:PutObject", DATA.replace("production", "development"))
+
+
+def test_who_writes_starts_a_fleets_backups_and_no_job_that_opens_them(cloud: Cloud) -> None:
+    found = seen(cloud, standing(cloud, section(environments=["production", "staging"])))
+    batch = f"arn:aws:batch:us-east-1:{ACCOUNT}"
+    queue, take, verify = (
+        f"{batch}:{what}" for what in (
+            f"job-queue/{NAMES.job_queue}", f"job-definition/{NAMES.job_definition(Job.TAKE)}:3",
+            f"job-definition/{NAMES.job_definition(Job.VERIFY)}:3",
+        )
+    )  # fmt: skip
+    assert found.may(WRITER, "batch:SubmitJob", queue)
+    assert found.may(WRITER, "batch:SubmitJob", take)
+    assert found.may(WRITER, "batch:DescribeJobs", "*")
+    assert not found.may(WRITER, "batch:SubmitJob", verify)
+    for other in set(Identity) - {WRITER}:
+        assert not found.may(other, "batch:SubmitJob", queue)
+    cloud.reset()
+    alone = seen(cloud, standing(cloud, section(environments=["production"])))
+    assert not alone.may(WRITER, "batch:SubmitJob", queue), "one database has no fleet"
 
 
 def test_everything_of_the_identities_is_protected(cloud: Cloud) -> None:

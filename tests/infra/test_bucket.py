@@ -210,7 +210,9 @@ def test_the_copier_opens_here_seals_there_and_deletes_nothing(account: Cloud, s
     assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith("policy/bloom-dr-production-boundary")
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "s3.amazonaws.com"}
-    assert trust["Condition"]["ArnLike"] == {"aws:SourceArn": f"arn:aws:s3:::{BUCKET}"}
+    assert "Condition" not in trust, "AWS shows none for replication: what S3 does not send would stop every copy"
+    (rule,) = stack[REPLICATION, "replica"].inputs["rules"]
+    assert rule["destination"]["metrics"] == {"status": "Enabled"}, "or nobody hears of a copy that failed"
     rights = account.client("iam").get_role_policy(RoleName=role["RoleName"], PolicyName="replication")[
         "PolicyDocument"
     ]
