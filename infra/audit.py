@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.audit_bucket import audit_bucket
-from infra.counted import counted, keys_deleted
+from infra.counted import counted, keys_disarmed
 from infra.keys import Statement, customer_key, document
 from infra.rights import Store, allow
 from infra.vault import after
@@ -57,7 +57,7 @@ class Audit(pulumi.ComponentResource):
             opts=self._kept,
         )
         trail = self._trail(bucket, policy, key, log)
-        self._count(log)
+        self._count(log, key)
         self.bucket_arn, self.log_group_name, self.trail_arn, self.key_arn = bucket.arn, log.name, trail.arn, key.arn
         self.register_outputs({"bucket_arn": bucket.arn, "trail_arn": trail.arn})
 
@@ -113,13 +113,16 @@ class Audit(pulumi.ComponentResource):
         )
 
     def _delivery(self, log: aws.cloudwatch.LogGroup) -> tuple[aws.iam.Role, aws.iam.RolePolicy]:
-        """What CloudTrail becomes to write into the log, on behalf of this trail only."""
+        """What CloudTrail becomes to write into the log.
+
+        Not bound to this trail: AWS supports neither aws:SourceArn nor aws:SourceAccount in this role, and would refuse
+        the trail (its user guide, "Role policy document for CloudTrail to use CloudWatch Logs for monitoring").
+        """
         args = self._args
         trust: Statement = {
             "Effect": "Allow",
             "Principal": {"Service": "cloudtrail.amazonaws.com"},
             "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"aws:SourceAccount": args.account, "aws:SourceArn": self._trail_arn}},
         }
         role = aws.iam.Role(
             "trail",
@@ -139,13 +142,13 @@ class Audit(pulumi.ComponentResource):
         )
         return role, rights
 
-    def _count(self, log: aws.cloudwatch.LogGroup) -> None:
+    def _count(self, log: aws.cloudwatch.LogGroup, key: aws.kms.Key) -> None:
         args = self._args
         buckets = [store.bucket for store in args.stores]
         for each in counted(args.names, args.environments, buckets, self._place, args.account, args.region):
             self._filter(log, each.name, each.series, each.pattern)
-        keys = pulumi.Output.all(*[store.key_arn for store in args.stores])
-        self._filter(log, "key-delete-attempted", DELETE_ATTEMPTED, keys.apply(keys_deleted))
+        keys = pulumi.Output.all(*[store.key_arn for store in args.stores], key.arn)
+        self._filter(log, "key-disarmed", DELETE_ATTEMPTED, keys.apply(keys_disarmed))
 
     def _filter(self, log: aws.cloudwatch.LogGroup, name: str, series: Series, pattern: pulumi.Input[str]) -> None:
         """Not retained: what the policy no longer wants is gone, once its protection is lifted by hand."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from bisect import bisect_right
 from typing import Any
 
 import pulumi
@@ -11,8 +13,10 @@ import pytest
 from infra.audit import LOG_DAYS, Audit, AuditArgs
 from infra.audit_bucket import KEPT_DAYS, LOCKED_DAYS
 from infra.boundary import boundary
-from infra.counted import LONGEST
+from infra.counted import LONGEST, MOST_FILTERS, check, counted, keys_disarmed
 from infra.rights import Store
+from runbooks.model.aws_names import AwsNames
+from runbooks.model.errors import PolicyFault
 from runbooks.model.metrics import DELETE_ATTEMPTED, RESTORER_ASSUMED, ROTATION_FAILED, TRAIL_CHANGED
 from tests.infra import kinds
 from tests.infra.applying import Stack, apply
@@ -168,8 +172,9 @@ def test_the_log_in_cloudwatch_is_sealed_ends_and_can_be_written_by_the_trail_al
     role = iam.get_role(RoleName=NAMES.service_role("trail"))["Role"]
     assert role["Arn"] == trail["CloudWatchLogsRoleArn"]
     assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(NAMES.boundary)
-    trust = role["AssumeRolePolicyDocument"]["Statement"][0]
-    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": TRAIL}
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert (trust["Principal"], trust["Action"]) == ({"Service": "cloudtrail.amazonaws.com"}, "sts:AssumeRole")
+    assert "Condition" not in trust, "CloudTrail supports none here, and would refuse the trail"
     rights = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="log")["PolicyDocument"]["Statement"]
     assert [each["Action"] for each in rights] == [["logs:CreateLogStream", "logs:PutLogEvents"]]
     assert [each["Resource"] for each in rights] == [[f"{group['arn'].removesuffix(':*')}:log-stream:*"]]
@@ -198,6 +203,10 @@ def role_session(name: str) -> dict[str, Any]:
     return {"type": "AssumedRole", "sessionContext": {"sessionIssuer": {"type": "Role", "userName": name}}}
 
 
+def kms(name: str, key: str = KEY) -> dict[str, Any]:
+    return {"eventSource": "kms.amazonaws.com", "eventName": name, "resources": [{"ARN": key}]}
+
+
 def s3(name: str, bucket: str = BUCKET, who: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     who = who or {"type": "IAMUser", "userName": "somebody"}
     key = more.pop("key", None)
@@ -208,6 +217,8 @@ def s3(name: str, bucket: str = BUCKET, who: dict[str, Any] | None = None, **mor
 
 BACKUP = "production/2025/12/bloom_backup_20251203_020000/data.age"
 PROBE = "production/.bloom-dr-probe-0123456789abcdef"
+DRILLS_PROBE = "production/drills/.bloom-dr-probe-0123456789abcdef"
+UP = {"type": "IAMUser", "userName": "pulumi"}
 PRUNER, WRITER = role_session("bloom-dr-production-pruner"), role_session("bloom-dr-production-writer")
 REFUSED = {"errorCode": "AccessDenied"}
 
@@ -224,20 +235,48 @@ REFUSED = {"errorCode": "AccessDenied"}
         (s3("DeleteObject", key=BACKUP, bucket=REPLICA), 1),
         (s3("DeleteObject", key=BACKUP, bucket="of-others"), 0),
         (s3("DeleteObject", key=PROBE, who=WRITER, **REFUSED), 0),
+        (s3("DeleteObject", key=DRILLS_PROBE, who=role_session("bloom-dr-production-drill"), **REFUSED), 0),
+        (s3("DeleteObject", key=BACKUP + "/.bloom-dr-prob"), 1),
         (s3("DeleteObjects"), 1),
         (s3("DeleteBucket"), 1),
         (s3("DeleteBucketPolicy"), 1),
+        (s3("DeleteBucketReplication"), 1),
         (s3("PutBucketLifecycle"), 1),
+        (s3("PutBucketPolicy"), 1),
+        (s3("PutBucketPolicy", who=PRUNER), 1),
+        (s3("PutBucketPolicy", who=UP, **REFUSED), 1),
+        (s3("PutBucketPolicy", bucket=REPLICA), 1),
+        (s3("PutBucketPolicy", bucket="of-others"), 0),
+        (s3("PutBucketReplication"), 1),
+        (s3("PutBucketEncryption"), 1),
+        (s3("PutBucketPublicAccessBlock"), 1),
+        (s3("PutBucketObjectLockConfiguration"), 1),
+        (s3("PutObjectLockConfiguration"), 1),
+        (s3("PutBucketVersioning"), 1),
+        (s3("PutBucketAcl"), 1),
+        (s3("PutBucketTagging"), 0),
+        (s3("GetBucketPolicy"), 0),
         (s3("PutObject", key=BACKUP, who=WRITER), 0),
         (s3("GetObject", key=BACKUP), 0),
-        ({"eventSource": "kms.amazonaws.com", "eventName": "ScheduleKeyDeletion", "resources": [{"ARN": KEY}]}, 1),
-        ({"eventSource": "kms.amazonaws.com", "eventName": "DisableKey", "resources": [{"ARN": KEY}]}, 1),
-        ({"eventSource": "kms.amazonaws.com", "eventName": "Decrypt", "resources": [{"ARN": KEY}]}, 0),
-        ({"eventSource": "kms.amazonaws.com", "eventName": "DisableKey", "resources": [{"ARN": KEY + "0"}]}, 0),
+        (kms("ScheduleKeyDeletion"), 1),
+        (kms("DisableKey"), 1),
+        (kms("DisableKeyRotation"), 1),
+        (kms("PutKeyPolicy"), 1),
+        (kms("PutKeyPolicy", STORES[1].key_arn), 1),
+        (kms("Decrypt"), 0),
+        (kms("EnableKeyRotation"), 0),
+        (kms("DisableKey", KEY + "0"), 0),
     ],
 )
-def test_c32_who_tries_to_delete_backups_is_counted(account: Cloud, event: dict[str, Any], counts: int) -> None:
+def test_c32_who_tries_to_delete_backups_or_disarms_what_keeps_them_is_counted(
+    account: Cloud, event: dict[str, Any], counts: int
+) -> None:
     assert count(account, event) == ({DELETE_ATTEMPTED.name: counts} if counts else {})
+
+
+@pytest.mark.parametrize("name", ["ScheduleKeyDeletion", "DisableKey", "DisableKeyRotation", "PutKeyPolicy"])
+def test_c32_who_disarms_the_key_of_the_audit_trail_is_counted(account: Cloud, stack: Stack, name: str) -> None:
+    assert count(account, kms(name, stack.exported["key_arn"])) == {DELETE_ATTEMPTED.name: 1}
 
 
 def trail(event: str, /, **parameters: Any) -> dict[str, Any]:
@@ -266,6 +305,9 @@ def logs(name: str, group: str = NAMES.trail_log_group) -> dict[str, Any]:
         (logs("DeleteLogGroup", "/of/others"), 0),
         (s3("DeleteBucketPolicy", bucket=AUDIT), 1),
         (s3("PutBucketLifecycle", bucket=AUDIT), 1),
+        (s3("PutBucketPolicy", bucket=AUDIT), 1),
+        (s3("PutBucketObjectLockConfiguration", bucket=AUDIT), 1),
+        (s3("PutBucketTagging", bucket=AUDIT), 0),
         (s3("GetBucketPolicy", bucket=AUDIT), 0),
     ],
 )
@@ -310,6 +352,61 @@ def test_each_filter_counts_for_one_series_in_the_namespace_of_its_stack(account
         assert (to["metricNamespace"], to["metricValue"]) == ("BloomDR/Audit/production", "1")
         assert not to.get("dimensions")
     assert {each["metricTransformations"][0]["metricName"] for each in filters} == ALL_COUNTED
+
+
+# --- of any policy: the longest names, and a fleet --------------------------------------------------------------------
+
+LONG = AwsNames("s" * 31, secret_suffix="9" * 12)
+LONGEST_BUCKETS = ("b" * 55, "b" * 55 + "-replica")
+
+
+def patterns(names: AwsNames, environments: list[str]) -> list[str]:
+    of_buckets = counted(names, environments, LONGEST_BUCKETS, "b" * 55 + "-audit", ACCOUNT, "ap-southeast-2")
+    key = f"arn:aws:kms:ap-southeast-2:{ACCOUNT}:key/mrk-{'0' * 32}"
+    return [*(each.pattern for each in of_buckets), keys_disarmed([key] * 3)]
+
+
+def stars_inside(pattern: str) -> list[str]:
+    """Values that CloudWatch would take literally: a `*` stands for anything at the ends only."""
+    return [value for value in re.findall(r'"([^"]*)"', pattern) if "*" in value[1:-1]]
+
+
+def test_a_star_stands_only_at_the_ends_of_a_value_and_no_pattern_is_too_long() -> None:
+    assert stars_inside('{ ($.a = "*/*/.probe-*") }')
+    assert stars_inside('{ ($.a = "x*y") }')
+    assert not stars_inside('{ (($.a = "*/.probe-*") || ($.a = "*") || ($.a = "x*")) }')
+    for pattern in patterns(LONG, [f"{'e' * 27}-{each:03}" for each in range(12)]):
+        assert stars_inside(pattern) == []
+        assert len(pattern) <= LONGEST
+
+
+def test_a_fleets_rotations_are_counted_with_few_filters_and_each_once() -> None:
+    fleet = [f"tenant-{each:03}" for each in range(180)]
+    check(NAMES, fleet, ACCOUNT, REGION)
+    found = counted(NAMES, fleet, [BUCKET, REPLICA], AUDIT, ACCOUNT, REGION)
+    assert len({each.name for each in found}) == len(found) < MOST_FILTERS
+    assert all(len(each.pattern) <= LONGEST for each in found)
+    for environment in fleet:
+        hits = [each for each in found if matches(each.pattern, rotation("RotationFailed", environment))]
+        assert [each.series for each in hits] == [ROTATION_FAILED]
+    assert (
+        counted(NAMES, fleet, [BUCKET], AUDIT, ACCOUNT, REGION)[:5]
+        == counted(NAMES, fleet[:1], [BUCKET], AUDIT, ACCOUNT, REGION)[:5]
+    )
+
+
+def test_a_fleet_with_more_filters_than_a_log_group_takes_is_refused_by_its_field() -> None:
+    fleet = [f"tenant-{each:04}" for each in range(2000)]
+
+    def filters(number: int) -> int:
+        return len(counted(NAMES, fleet[:number], [BUCKET], AUDIT, ACCOUNT, REGION)) + 1
+
+    most = bisect_right(range(800), MOST_FILTERS, key=filters) - 1
+    assert most > 400
+    check(NAMES, fleet[:most], ACCOUNT, REGION)
+    with pytest.raises(PolicyFault, match=r"stacks\.production\.environments names \d+.* 101 filters") as caught:
+        check(NAMES, fleet[: most + 1], ACCOUNT, REGION)
+    assert caught.value.next_step
 
 
 def test_a_field_that_is_not_there_is_neither_equal_nor_unequal() -> None:
