@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from infra.watches import DAY, DEVIATION, Watch, Watched
@@ -17,15 +19,44 @@ from runbooks.model.policy import Objectives
 Json = dict[str, Any]
 _WIDTH, _HEIGHT = 12, 6
 """Of a widget, in a grid of 24 columns."""
+MOST_ALARMS, MOST_LINES, MOST_LINES_OF_ALL = 100, 500, 2500
+"""Alarms of a widget, metrics of a widget, metrics of a dashboard. AWS's."""
 
 
 def body(of: Watched, watches: Sequence[Watch], objectives: Objectives, account: str, region: str) -> str:
-    """The dashboard, as CloudWatch takes it. The same policy makes the same text."""
+    """The dashboard, as CloudWatch takes it. The same policy makes the same text.
+
+    All alarms are on it. Of a fleet too large for it the graphs are of its first environments, and it says so.
+    """
     alarms = [f"arn:aws:cloudwatch:{region}:{account}:alarm:{watch.name(of.names)}" for watch in watches]
-    page = _Page(of, region)
-    widgets = [{"type": "alarm", "properties": {"title": "Alarms", "alarms": alarms}}, *page.graphs(objectives)]
+    shown = _shown(of, objectives, region)
+    widgets = [*_alarms(alarms), *_left_out(of, shown), *_Page(shown, region).graphs(objectives)]
     placed = [{**widget, **_place(index)} for index, widget in enumerate(widgets)]
     return json.dumps({"start": "-P14D", "periodOverride": "inherit", "widgets": placed}, sort_keys=True)
+
+
+def _alarms(arns: Sequence[str]) -> Iterator[Json]:
+    for start in range(0, len(arns), MOST_ALARMS):
+        yield {"type": "alarm", "properties": {"title": "Alarms", "alarms": arns[start : start + MOST_ALARMS]}}
+
+
+def _shown(of: Watched, objectives: Objectives, region: str) -> Watched:
+    """With as many of the environments as the graphs have room for."""
+    lines = [len(each["properties"]["metrics"]) for each in _Page(_first(of, 1), region).graphs(objectives)]
+    return _first(of, min(MOST_LINES // max(lines), MOST_LINES_OF_ALL // sum(lines)))
+
+
+def _first(of: Watched, number: int) -> Watched:
+    return replace(of, environments=dict(islice(of.environments.items(), number)))
+
+
+def _left_out(of: Watched, shown: Watched) -> Iterator[Json]:
+    if len(shown.environments) < len(of.environments):
+        text = (
+            f"The graphs are of the first {len(shown.environments)} of {len(of.environments)} environments: a dashboard"
+            " has room for no more. The alarms are of all."
+        )
+        yield {"type": "text", "properties": {"markdown": text}}
 
 
 def _place(index: int) -> Json:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.dashboard import body
-from infra.watches import watched
+from infra.dashboard import MOST_ALARMS, MOST_LINES, MOST_LINES_OF_ALL, body
+from infra.watches import Watched, watched
 from runbooks.model.backup import Tier
 from runbooks.model.drill import DRILLED
 from runbooks.model.metrics import EVERY_SERIES
@@ -20,10 +20,14 @@ from tests.infra.cloud import ACCOUNT, REGION, Cloud
 OF = watched_of({"production": neon("7d"), "billing": neon("1d")})
 
 
+def shown(of: Watched) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(body(of, watched(of), Objectives(), ACCOUNT, REGION))["widgets"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def widgets() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(body(OF, watched(OF), Objectives(), ACCOUNT, REGION))["widgets"]
-    return found
+    return shown(OF)
 
 
 def test_each_line_is_a_series_with_all_its_dimensions_and_none_is_left_out(widgets: list[dict[str, Any]]) -> None:
@@ -57,9 +61,32 @@ def test_all_alarms_are_on_it_and_no_two_widgets_lie_on_each_other(widgets: list
     assert widgets[0]["type"] == "alarm"
     names = [arn.rsplit(":", 1)[1] for arn in widgets[0]["properties"]["alarms"]]
     assert names == [watch.name(NAMES) for watch in watched(OF)]
-    assert len(names) <= 100, "AWS shows no more"
+    laid_out(widgets)
+
+
+def laid_out(widgets: list[dict[str, Any]]) -> None:
+    assert len(widgets) <= 500, "AWS's"
     assert len({(each["x"], each["y"]) for each in widgets}) == len(widgets)
     assert all(each["x"] + each["width"] <= 24 for each in widgets)
+
+
+@pytest.mark.parametrize("number", [1, 40, 60, 61, 200])
+def test_a_fleets_dashboard_has_all_alarms_and_no_more_lines_than_aws_takes(number: int) -> None:
+    of = watched_of({f"e{each}": neon() for each in range(number)})
+    widgets = shown(of)
+    laid_out(widgets)
+    chunks = [each["properties"]["alarms"] for each in widgets if each["type"] == "alarm"]
+    assert [arn.rsplit(":", 1)[1] for chunk in chunks for arn in chunk] == [each.name(NAMES) for each in watched(of)]
+    assert all(1 <= len(chunk) <= MOST_ALARMS == 100 for chunk in chunks)
+    graphs = [each["properties"]["metrics"] for each in widgets if each["type"] == "metric"]
+    assert all(1 <= len(lines) <= MOST_LINES == 500 for lines in graphs)
+    lines = sum(map(len, graphs))
+    assert lines <= MOST_LINES_OF_ALL == 2500
+    left_out = {name for name in of.environments if not any(name in line for each in graphs for line in each)}
+    told = [each["properties"]["markdown"] for each in widgets if each["type"] == "text"]
+    assert bool(told) is bool(left_out)
+    assert not left_out or max(map(len, graphs)) > 480 or lines > 2400, "it could show more"
+    assert all(f"the first {number - len(left_out)} of {number} environments" in text for text in told)
 
 
 def test_it_is_what_cloudwatch_stores_and_the_same_each_time(cloud: Cloud) -> None:
