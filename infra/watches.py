@@ -201,9 +201,9 @@ def _of_the_stack(of: Watched) -> Iterator[Watch]:
     yield _event(
         "DeleteAttempted", "page", source(metrics.DELETE_ATTEMPTED),
         "Somebody tried to delete backups, or to disarm what keeps them from being deleted: policy, lock, lifecycle,"
-        " replication or key. Who: the audit log, eventName Delete*, Put*, DisableKey* or ScheduleKeyDeletion. It may be"
-        " the first pulumi up, or one that changes these settings, or a backup.take that failed and wanted to take back"
-        " what it had sent",
+        " replication or key. Who: the audit log, eventName Delete*, Put*, DisableKey* or ScheduleKeyDeletion. It may"
+        " be the first pulumi up, or one that changes these settings, or a backup.take that failed and wanted to take"
+        " back what it had sent",
         period=SOON,
     )  # fmt: skip
     yield _event(
