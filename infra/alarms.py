@@ -58,7 +58,7 @@ class Alarms(pulumi.ComponentResource):
             name,
             dashboard_name=of.names.dashboard,
             dashboard_body=body(of, watches, args.objectives, args.account, args.region),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=alone,
         )
         self.register_outputs({})
 

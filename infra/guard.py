@@ -19,6 +19,10 @@ from runbooks.model.errors import BloomError, Refused, UsageFault
 
 HARMLESS = frozenset({"same", "create", "update", "refresh", "read", "import"})
 """Steps that leave what is there. Every other one, also one not known here, takes something away."""
+REPLACED = frozenset({"replace", "create-replacement", "delete-replaced"})
+"""Steps of which something new of the same name comes out."""
+REVISIONS = frozenset({"aws:ecs/taskDefinition:TaskDefinition"})
+"""May be replaced unless they are protected: each change is a new revision, and AWS keeps the old ones."""
 STATEFUL = frozenset(
     {
         "aws:cloudtrail/trail:Trail",
@@ -43,11 +47,18 @@ class Step:
     urn: str
     type: str
     protected: bool
-    """In the state of now: by `protect` or by `retainOnDelete`."""
+    retained: bool
+    """Both in the state of now."""
 
     @property
     def takes_away(self) -> bool:
-        return self.op not in HARMLESS and (self.protected or self.type in STATEFUL)
+        if self.op in HARMLESS or (self._revises and not self.protected):
+            return False
+        return self.protected or self.retained or self.type in STATEFUL
+
+    @property
+    def _revises(self) -> bool:
+        return self.type in REVISIONS and self.op in REPLACED
 
 
 def steps_of(preview: Any) -> list[Step]:
@@ -67,8 +78,8 @@ def steps_of(preview: Any) -> list[Step]:
 def _step(each: Mapping[str, Any]) -> Step:
     old = each.get("oldState") or {}
     urn = str(each["urn"])
-    kept = bool(old.get("protect") or old.get("retainOnDelete"))
-    return Step(str(each["op"]), urn, urn.split("::")[2].split("$")[-1], kept)
+    kept = bool(old.get("protect")), bool(old.get("retainOnDelete"))
+    return Step(str(each["op"]), urn, urn.split("::")[2].split("$")[-1], *kept)
 
 
 def check(preview: Any, allowed: Sequence[str] = ()) -> None:

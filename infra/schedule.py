@@ -66,6 +66,8 @@ class Schedule(pulumi.ComponentResource):
         super().__init__("bloom-dr:infra:Schedule", name, None, opts)
         self._name, self._args = name, args
         self._kept = pulumi.ResourceOptions(parent=self, protect=args.protect, retain_on_delete=args.protect)
+        # What starts something by itself. Not retained, or what the policy dropped would go on for ever.
+        self._ticking = pulumi.ResourceOptions(parent=self, protect=args.protect)
         logs = aws.cloudwatch.LogGroup(
             "tasks", name=args.names.task_log_group, retention_in_days=LOG_DAYS, opts=self._kept
         )
@@ -191,7 +193,7 @@ class Schedule(pulumi.ComponentResource):
                     retry_policy=RETRY,
                     dead_letter_config=aws.scheduler.ScheduleTargetDeadLetterConfigArgs(arn=self._letters.arn),
                 ),
-                opts=self._kept,
+                opts=self._ticking,
             )
 
     def _tell_of(self, failures: Mapping[str, Any]) -> None:
@@ -201,7 +203,7 @@ class Schedule(pulumi.ComponentResource):
             name=self._args.names.stopped_rule,
             description="A task or job of the backups ended badly",
             event_pattern=pulumi.Output.json_dumps(failures, sort_keys=True),
-            opts=self._kept,
+            opts=self._ticking,
         )
         deliver: Statement = {
             "Effect": "Allow",
@@ -213,7 +215,7 @@ class Schedule(pulumi.ComponentResource):
         policy = aws.sqs.QueuePolicy(
             "dead-letters", queue_url=self._letters.url, policy=document([deliver]), opts=self._kept
         )
-        opts = pulumi.ResourceOptions.merge(self._kept, pulumi.ResourceOptions(depends_on=[policy]))
+        opts = pulumi.ResourceOptions.merge(self._ticking, pulumi.ResourceOptions(depends_on=[policy]))
         aws.cloudwatch.EventTarget(
             "stopped", rule=rule.name, arn=self._letters.arn, target_id="dead-letters", opts=opts
         )

@@ -38,6 +38,9 @@ class Topics(pulumi.ComponentResource):
         super().__init__("bloom-dr:infra:Topics", name, None, opts)
         self._args = args
         self._kept = pulumi.ResourceOptions(parent=self, protect=args.protect, retain_on_delete=args.protect)
+        # Protected, as a destroy removes first what is not. But not retained: a receiver that the policy no longer has,
+        # and whose protection was lifted by hand, must not go on hearing.
+        self._receiver = pulumi.ResourceOptions(parent=self, protect=args.protect)
         key = self._key()
         topics = {severity: self._topic(severity, key) for severity in SEVERITIES}
         self.arns = {severity: topic.arn for severity, topic in topics.items()}
@@ -79,7 +82,7 @@ class Topics(pulumi.ComponentResource):
     def _subscribe(self, severity: Severity, arn: pulumi.Output[str], receiver: PagerDuty | Email) -> None:
         if isinstance(receiver, Email):
             aws.sns.TopicSubscription(
-                severity, topic=arn, protocol="email", endpoint=receiver.address, opts=self._kept
+                severity, topic=arn, protocol="email", endpoint=receiver.address, opts=self._receiver
             )  # fmt: skip
             return
         assert self._args.pagerduty_url is not None  # Settings sees to it
@@ -89,7 +92,7 @@ class Topics(pulumi.ComponentResource):
             protocol="https",
             endpoint=self._args.pagerduty_url,
             endpoint_auto_confirms=True,
-            opts=self._kept,
+            opts=self._receiver,
         )
 
     def _chat(self, chats: Mapping[Slack, list[pulumi.Output[str]]]) -> None:
@@ -107,7 +110,7 @@ class Topics(pulumi.ComponentResource):
                 sns_topic_arns=arns,
                 guardrail_policy_arns=[GUARDRAIL],
                 logging_level="ERROR",
-                opts=self._kept,
+                opts=self._receiver,
             )
 
     def _translator(self) -> aws.iam.Role:

@@ -23,6 +23,10 @@ IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/bloom-dr@sha256:{'ab' * 32}"
 RECIPIENT = "age1" + "q" * 58
 SECRETS = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:bloom-dr"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
+TICKING = {
+    "aws:scheduler/schedule:Schedule", "aws:cloudwatch/eventRule:EventRule", "aws:cloudwatch/eventTarget:EventTarget",
+}  # fmt: skip
+"""Would go on for ever if they were retained when the policy drops them."""
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/{NAMES.prefix}-boundary"
 
 

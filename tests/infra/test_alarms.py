@@ -189,6 +189,18 @@ def test_an_event_rings_once_and_silence_is_fine(known: Any, name: str, bad: flo
     assert not rings(alarm, [(T0, bad)], T0 + DAY), "it is over"
 
 
+def test_a_dead_letter_that_nobody_removes_does_not_hide_the_next(known: Any) -> None:
+    alarm = known["DeadLetters"]
+    assert (alarm["MetricName"], alarm["Statistic"]) == ("NumberOfMessagesSent", "Sum"), "not how many lie there"
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": NAMES.dead_letters}]
+    assert alarm["Period"] > 15 * 60, "so late may the metric of a queue that was idle be"
+    twice = [(T0, 1.0), (T0 + DAY, 1.0)]
+    assert rings(alarm, twice[:1], T0 + timedelta(minutes=15))
+    assert not rings(alarm, twice[:1], T0 + 23 * HOUR)
+    assert rings(alarm, twice, T0 + DAY + timedelta(minutes=15))
+    assert all(each in alarm["AlarmDescription"] for each in (NAMES.dead_letters, "receive-message", "purge-queue"))
+
+
 def test_c32_a_trail_that_writes_nothing_pages_too(known: Any) -> None:
     alarm = known["TrailSilent"]
     assert alarm["Namespace"] == "AWS/Logs"
@@ -218,9 +230,12 @@ def test_every_alarm_tells_both_ways_and_keeps_to_what_aws_takes(known: Any, sta
 
 def test_all_that_tells_is_protected(stack: Stack) -> None:
     loose = {each.token.rsplit(":", 1)[1] for each in stack.declared.values() if not each.protect}
-    assert loose == {"Dashboard"}
-    gone_with_it = {each.token.rsplit(":", 1)[1] for each in stack.declared.values() if not each.retain}
-    assert gone_with_it == {"Dashboard", "MetricAlarm"}
+    assert loose == set()
+
+
+def test_what_the_policy_no_longer_wants_can_go_and_hears_nothing_more(stack: Stack) -> None:
+    goes = {each.token.rsplit(":", 1)[1] for each in stack.declared.values() if not each.retain}
+    assert goes == {"Dashboard", "MetricAlarm", "TopicSubscription", "SlackChannelConfiguration"}
 
 
 # --- C31: who hears it ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from infra import guard
 from runbooks.model.errors import Refused, UsageFault
 
 BUCKET, ALARM = "aws:s3/bucket:Bucket", "aws:cloudwatch/metricAlarm:MetricAlarm"
+TASK = "aws:ecs/taskDefinition:TaskDefinition"
 
 
 def urn(token: str, name: str = "it") -> str:
@@ -55,6 +56,23 @@ def test_what_changes_or_adds_passes(op: str) -> None:
 @pytest.mark.parametrize("op", ["delete", "replace"])
 def test_what_holds_nothing_may_go(op: str) -> None:
     guard.check(preview(step(op, ALARM)))
+
+
+def test_a_new_revision_of_a_task_passes_and_the_end_of_it_does_not() -> None:
+    replaced = [step(op, TASK, retainOnDelete=True) for op in ("create-replacement", "replace", "delete-replaced")]
+    guard.check(preview(*replaced))
+    for op in set(TAKEN_AWAY) - guard.REPLACED:
+        with pytest.raises(Refused, match=f"would {op}"):
+            guard.check(preview(step(op, TASK, retainOnDelete=True)))
+
+
+@pytest.mark.parametrize("op", sorted(guard.REPLACED))
+def test_only_revisions_that_nobody_protected_may_be_replaced(op: str) -> None:
+    assert not guard.REVISIONS & guard.STATEFUL
+    with pytest.raises(Refused):
+        guard.check(preview(step(op, TASK, protect=True, retainOnDelete=True)))
+    with pytest.raises(Refused):
+        guard.check(preview(step(op, ALARM, retainOnDelete=True)))
 
 
 def test_every_resource_is_named_and_only_the_one_let_go_passes() -> None:

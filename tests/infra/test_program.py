@@ -62,13 +62,16 @@ def test_what_a_recovery_needs_is_protected_and_stays_when_pulumi_lets_it_go(clo
         "aws:s3/bucket:Bucket", "aws:kms/key:Key", "aws:iam/role:Role", "aws:cloudtrail/trail:Trail",
         "aws:sns/topic:Topic", "aws:secretsmanager/secret:Secret", "aws:iam/policy:Policy", "aws:sqs/queue:Queue",
         "aws:s3/bucketPolicy:BucketPolicy", "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
-        "pulumi-python:dynamic/neon:Posture", "aws:scheduler/schedule:Schedule",
+        "pulumi-python:dynamic/neon:Posture",
     }  # fmt: skip
     for token in held:
         assert stack.of(token), token
         for each in stack.of(token):
             assert each.protect, f"{token} {each.name}"
             assert each.retain, f"{token} {each.name}"
+    schedules = stack.of("aws:scheduler/schedule:Schedule")
+    assert schedules
+    assert all(each.protect and not each.retain for each in schedules), "one that the policy drops has to stop"
 
 
 def test_c28_secrets_get_other_names_where_the_old_ones_wait_for_deletion(cloud: Cloud, policy: Path) -> None:

@@ -19,8 +19,8 @@ LIFECYCLE = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
 ACCESS_BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
 BUCKET, ROLE, TOPIC = "aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:sns/topic:Topic"
 POSTURE, PROJECT = "pulumi-python:dynamic/neon:Posture", "neon:resource:Project"
-DISPENSABLE = {"aws:cloudwatch/dashboard:Dashboard"}
-"""Not protected: it shows what is elsewhere, and the next `up` draws it again."""
+TASK, SCHEDULE = "aws:ecs/taskDefinition:TaskDefinition", "aws:scheduler/schedule:Schedule"
+SUBSCRIPTION, ALARM = "aws:sns/topicSubscription:TopicSubscription", "aws:cloudwatch/metricAlarm:MetricAlarm"
 STORED = "production/daily/a-backup"
 
 
@@ -100,6 +100,76 @@ def test_what_was_changed_by_hand_is_seen_by_a_refresh_and_put_back(production: 
     assert neon.default_branch().protected
 
 
+def scheduled(ground: Ground) -> dict[str, str]:
+    """Name to the task that it starts."""
+    scheduler = ground.cloud.client("scheduler")
+    found = [
+        scheduler.get_schedule(GroupName=each["GroupName"], Name=each["Name"])
+        for each in scheduler.list_schedules()["Schedules"]
+    ]
+    return {each["Name"]: each["Target"]["EcsParameters"]["TaskDefinitionArn"] for each in found}
+
+
+def test_a_new_image_passes_the_guard_and_the_schedules_start_it(production: Ground, tmp_path: Path) -> None:
+    old = scheduled(production)
+    production.pulumi("config", "set", "--stack", "production", "image", IMAGE.replace("ab", "cd"))
+    preview = production.preview("production")
+    revised = {op for (token, _), op in changes_of(preview).items() if token == TASK}
+    assert revised
+    assert revised <= guard.REPLACED
+    (tmp_path / "preview.json").write_text(json.dumps(preview))
+    judged = production.guard(str(tmp_path / "preview.json"))
+    assert judged.returncode == 0, judged.stderr
+    production.up("production")
+    ecs, new = production.cloud.client("ecs"), scheduled(production)
+    for name, arn in new.items():
+        (container,) = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]["containerDefinitions"]
+        assert container["image"].endswith("cd" * 32), name
+        before = ecs.describe_task_definition(taskDefinition=old[name])["taskDefinition"]
+        assert before["status"] == "ACTIVE", "what a run may have been started of"
+
+
+def mailed(ground: Ground) -> set[str]:
+    """Who hears what production sends by mail."""
+    found = ground.cloud.client("sns").list_subscriptions()["Subscriptions"]
+    return {each["Endpoint"] for each in found if each["TopicArn"].endswith("production-mail")}
+
+
+def of_state(ground: Ground, token: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in ground.state("production") if each["urn"].endswith(f"{token}::{name}"))
+    return found
+
+
+def unprotect(ground: Ground, token: str, name: str) -> None:
+    ground.pulumi("state", "unprotect", of_state(ground, token, name)["urn"], "--yes", "--stack", "production")
+
+
+def test_a_receiver_is_changed_once_it_is_unprotected_and_the_former_hears_no_more(production: Ground) -> None:
+    former = '[stacks.production.alerts]\npage = { kind = "pagerduty" }\nmail = { kind = "email", address = "incidents@'
+    with production.policy(former, former.replace("incidents@", "night@")):
+        assert f"{SUBSCRIPTION}::mail" in production.guard("--stack", "production").stderr
+        assert mailed(production) == {"incidents@bloom.com"}
+        unprotect(production, SUBSCRIPTION, "mail")
+        judged = production.guard("--stack", "production")
+        assert judged.returncode == 0, judged.stderr
+        production.up("production")
+        assert mailed(production) == {"night@bloom.com"}
+        assert of_state(production, SUBSCRIPTION, "mail")["protect"]
+        unprotect(production, SUBSCRIPTION, "mail")
+    production.up("production")
+    assert mailed(production) == {"incidents@bloom.com"}
+
+
+def test_a_tier_that_the_policy_drops_is_taken_no_more_once_it_is_unprotected(production: Ground) -> None:
+    with production.policy('schedule = "0 4 * * 0"\n', ""):
+        production.up("production", fails=True)
+        assert "take-weekly" in scheduled(production)
+        unprotect(production, SCHEDULE, "take-weekly")
+        unprotect(production, ALARM, "bloom-dr-production-production-weekly-BackupFailed")
+        production.up("production")
+        assert scheduled(production).keys() == {"take-daily", "fresh", "verify"}
+
+
 def standing(ground: Ground, resource: dict[str, Any]) -> bool:
     """Whether the cloud still has it, by the table of kinds."""
     read = kinds.load()[resource["type"]].read
@@ -121,7 +191,7 @@ def test_destroy_is_refused_and_nothing_is_lost(production: Ground, monkeypatch:
     assert "because it is protected" in said
     left = {each["urn"] for each in production.state("production")}
     gone = [each for each in before if each["urn"] not in left]
-    assert [each["urn"] for each in gone if each["type"] not in DISPENSABLE] == []
+    assert [each["urn"] for each in gone] == []
     assert all(standing(production, each) for each in stateful(production, "production"))
     lenient(monkeypatch)
     assert production.cloud.client("s3").get_object(Bucket="bloom-backups", Key=STORED)["Body"].read() == b"data"
