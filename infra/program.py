@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra import access, bucket, secret, timetable
+from infra import access, bucket, counted, secret, timetable
 from infra.access import Access, AccessArgs
 from infra.alarms import Alarms, AlarmsArgs
 from infra.audit import Audit, AuditArgs
@@ -62,6 +62,7 @@ def _check(settings: Settings, place: Place) -> None:
     """All that the components would refuse by themselves, before the first of them is declared."""
     bucket.check(_archive_args(settings, place))
     access.check(settings.names, settings.section, settings.backup, place.account)
+    counted.check(settings.names, tuple(settings.environments), place.account, place.region)
     for name in settings.environments:
         secret.check(_secret_args(settings, place, name))
     if settings.image is not None:

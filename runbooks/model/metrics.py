@@ -134,7 +134,7 @@ TRAIL_CHANGED = Series("TrailChanged", "Count", by="stack")
 RESTORER_ASSUMED = Series("RestorerAssumed", "Count", by="stack")
 """Somebody became restorer."""
 DELETE_ATTEMPTED = Series("DeleteAttempted", "Count", by="stack")
-"""Somebody tried to delete what is in the archive, whether or not it was refused."""
+"""Somebody tried to delete what is in the archive, or to disarm what keeps it from being deleted, refused or not."""
 ROTATION_FAILED = Series("RotationFailed", "Count", by="stack")
 """Secrets Manager says that a rotation failed."""
 
