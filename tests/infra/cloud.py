@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -14,6 +17,7 @@ from botocore.config import Config
 from moto.core.config import default_user_config
 from moto.server import ThreadedMotoServer
 
+ROOT = Path(__file__).resolve().parents[2]
 REGION, ACCOUNT = "us-east-1", "123456789012"
 
 
@@ -41,6 +45,24 @@ class Cloud:
     def reset(self) -> None:
         """An empty account again."""
         httpx.post(f"{self.endpoint}/moto-api/reset").raise_for_status()
+
+
+@contextmanager
+def alone() -> Iterator[Cloud]:
+    """A server in a process of its own: all servers of one process share what they hold, and are reset together.
+
+    Its buckets' policies are kept, and keep nobody out: see `tests.infra.archive_ground.lenient`.
+    """
+    command = [sys.executable, "-m", "tests.infra.moto_alone"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            endpoint = process.stdout.readline().strip()
+            assert endpoint, "moto's server did not start"
+            yield Cloud(endpoint)
+        finally:
+            process.stdin.close()  # which ends it
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.infra import cloud as clouds
+from tests.infra.applying import swept
 from tests.infra.cloud import Cloud
 
 
@@ -14,6 +15,12 @@ from tests.infra.cloud import Cloud
 def _account() -> Iterator[Cloud]:
     with clouds.cloud() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _sweep() -> Iterator[None]:
+    yield
+    swept()
 
 
 @pytest.fixture

@@ -33,5 +33,5 @@ def built_or_skipped(environ: Mapping[str, str]) -> Path:
 
 @pytest.fixture(scope="module")
 def ground(cli: Path, tmp_path_factory: pytest.TempPathFactory, shared_stack: Stack) -> Iterator[Ground]:
-    with clouds.cloud() as cloud:
+    with clouds.alone() as cloud:
         yield Ground.make(tmp_path_factory.mktemp("engine"), cli, cloud, shared_stack)
