@@ -284,7 +284,7 @@ def proved(s3: S3Server, ground: Ground, root: Path, tmp_path_factory: pytest.Te
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_no_bit_of_a_backup_can_change_unnoticed(s3: S3Server, proved: Whole, data: st.DataObject) -> None:
     """As a disk does it: what was noted beside the object stays. Of files, manifest and proof."""

@@ -175,7 +175,7 @@ def test_an_outage_from_any_call_on_leaves_nothing_half(
     check_outage(attempt, key, kind, number, FAULTS[fault])
 
 
-@pytest.mark.parametrize("number", range(3, len(CALLS["large"])))
+@pytest.mark.parametrize("number", range(3, len(CALLS["large"]), 3))
 def test_an_outage_while_parts_are_sent_leaves_nothing_half(attempt: Try, key: str, number: int) -> None:
     check_outage(attempt, key, "large", number, cut_request)
 

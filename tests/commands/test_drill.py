@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from runbooks.backups.sandboxed import sandboxed
 from runbooks.clients.repository import Repository
 from runbooks.model.policy import Policy
@@ -75,6 +77,7 @@ def test_a_drill_that_counts_is_kept_and_known_there(operator: Operator, tmp_pat
     assert again.data["verdict"] == "proved"
 
 
+@pytest.mark.long
 def test_a_drill_that_missed_its_objective_is_kept_and_counts_as_none(operator: Operator, tmp_path: Path) -> None:
     one = having(operator, tmp_path, rto="1s")
     before = one.invoke("backup.fresh", "--env", "quiet", "--json").data["last_drill"]
@@ -86,6 +89,7 @@ def test_a_drill_that_missed_its_objective_is_kept_and_counts_as_none(operator: 
     assert one.invoke("backup.fresh", "--env", "quiet", "--json").data["last_drill"] == before
 
 
+@pytest.mark.long
 def test_a_report_that_cannot_be_kept_is_no_success(operator: Operator, tmp_path: Path) -> None:
     """There are no credentials for the archive of production here."""
     one = having(operator, tmp_path)

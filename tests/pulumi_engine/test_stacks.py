@@ -141,6 +141,7 @@ def unprotect(ground: Ground, token: str, name: str) -> None:
     ground.pulumi("state", "unprotect", of_state(ground, token, name)["urn"], "--yes", "--stack", "production")
 
 
+@pytest.mark.long
 def test_a_receiver_is_changed_once_it_is_unprotected_and_the_former_hears_no_more(production: Ground) -> None:
     former = '[stacks.production.alerts]\npage = { kind = "pagerduty" }\nmail = { kind = "email", address = "incidents@'
     with production.policy(former, former.replace("incidents@", "night@")):
@@ -157,6 +158,7 @@ def test_a_receiver_is_changed_once_it_is_unprotected_and_the_former_hears_no_mo
     assert mailed(production) == {"incidents@bloom.com"}
 
 
+@pytest.mark.long
 def test_a_tier_that_the_policy_drops_is_taken_no_more_once_it_is_unprotected(production: Ground) -> None:
     with production.policy('schedule = "0 4 * * 0"\n', ""):
         production.up("production", fails=True)
