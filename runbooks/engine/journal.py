@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -165,16 +166,29 @@ def _parse(line: bytes) -> Entry | None:
         return None
 
 
+_LEFT_BEHIND = 2.0
+"""Seconds. A process that was killed while it started another one leaves its locks to that one, until it is started."""
+
+
 def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    until = time.monotonic() + _LEFT_BEHIND
+    while not (held := _try_lock(fd)) and time.monotonic() < until:
+        time.sleep(0.05)
+    if not held:
         os.close(fd)
         raise LockHeld(
             f"another process on this machine is carrying out the run in {path.parent.name}",
             safe="this process changed nothing",
             next_step=f"watch it with: invoke run.show {path.parent.name}",
-        ) from None
+        )
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -133,3 +135,13 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert path.read_bytes() == before
+
+
+def test_a_lock_that_a_killed_process_left_to_a_child_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    left_behind = os.open(path, os.O_RDONLY)
+    fcntl.flock(left_behind, fcntl.LOCK_EX)
+    ends = threading.Timer(0.2, os.close, [left_behind])
+    ends.start()
+    Journal.resume(tmp_path, now=Ticking()).close()
+    ends.join()
