@@ -27,6 +27,7 @@ from runbooks.model.errors import LocalFault
 from runbooks.model.policy_backup import Encryption
 from tests.commands.operator import ROOT
 from tests.dockerfile import copied, goes_in, stages
+from tests.foreign import missing
 
 HOME_IN_IMAGE = "/srv/bloom-dr"
 STAND_INS = ("games", "irc", "list", "nobody")
@@ -163,7 +164,7 @@ def _account() -> int:
     for name in STAND_INS:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
-    pytest.skip(f"as root the image is run as another user, and there is none of {', '.join(STAND_INS)} here")
+    missing(f"as root the image is run as another user, and there is none of {', '.join(STAND_INS)} here")
 
 
 def _as(user: int) -> dict[str, Any]:
@@ -177,7 +178,9 @@ def _python(user: int) -> str:
         with suppress(OSError):
             if not subprocess.run([place, "-c", asked], check=False, cwd="/", **_as(user)).returncode:
                 return place
-    pytest.skip("as root the image is run as another user, and no Python here lets that one in")
+    missing(
+        "the image runs as an ordinary user, and no Python with venv here lets one in: apt-get install python3-venv"
+    )
 
 
 @pytest.fixture
