@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import NoReturn
 
 import pytest
 
@@ -21,11 +20,9 @@ def foreign(program: str) -> str:
         f"tries our files with {program} itself, which is not on this machine: apt-get install {PACKAGES[program]}"
         " (.ci/run installs it, and fails this test without it)"
     )
-    missing(why)
+    raise missing(why)
 
 
-def missing(why: str) -> NoReturn:
-    """Skip the test, or fail it where everything is required to be there."""
-    if os.environ.get(REQUIRED):
-        pytest.fail(why)
-    pytest.skip(why)
+def missing(why: str) -> BaseException:
+    """To be raised: skips the test, or fails it where everything is required to be there."""
+    return (pytest.fail if os.environ.get(REQUIRED) else pytest.skip).Exception(why)

@@ -164,7 +164,7 @@ def _account() -> int:
     for name in STAND_INS:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
-    missing(f"as root the image is run as another user, and there is none of {', '.join(STAND_INS)} here")
+    raise missing(f"as root the image is run as another user, and there is none of {', '.join(STAND_INS)} here")
 
 
 def _as(user: int) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _python(user: int) -> str:
         with suppress(OSError):
             if not subprocess.run([place, "-c", asked], check=False, cwd="/", **_as(user)).returncode:
                 return place
-    missing(
+    raise missing(
         "the image runs as an ordinary user, and no Python with venv here lets one in: apt-get install python3-venv"
     )
 
