@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import sleep
 
 from runbooks.backups.catalog import Listed, catalog, look_at, opening
 from runbooks.backups.local import prove_local
@@ -247,7 +248,7 @@ def _take(running: Running[World, BackupPlan]) -> Taken:
     for note in running.notes:
         _clear(running, BackupId.parse(note["backup"]))
     pair: KeyPair = running.held.pair
-    backup = BackupId.new(repository.environment, world.now().utc)
+    backup = _free_id(world)
     running.note({"backup": str(backup)})
     limit = repository.policy.time_limit
     with (
@@ -270,6 +271,16 @@ def _take(running: Running[World, BackupPlan]) -> Taken:
             tell=running.tell,
         )
     return _taken(manifest, own_key=pair.opener().fingerprints[0])
+
+
+def _free_id(world: World) -> BackupId:
+    """Of this second; or of the next one, if another backup was started in this one."""
+    repository = world.repository
+    backup = BackupId.new(repository.environment, world.now().utc)
+    if repository.archive.exists(backup.manifest_key):
+        sleep(1 - world.now().utc.microsecond / 1e6)
+        backup = BackupId.new(repository.environment, world.now().utc)
+    return backup
 
 
 def _is_taken(running: Running[World, BackupPlan]) -> Taken | None:

@@ -202,3 +202,21 @@ def test_a_backup_is_taken_also_where_the_sizes_of_earlier_ones_cannot_be_seen(
     assert taken(facts, facts.world()).ending.verdict is Verdict.PROVED
     assert "BackupSize" in metrics(facts)[sent:]
     assert "BackupSizeDeviation" not in metrics(facts)[sent:]
+
+
+def test_two_backups_started_in_one_second_are_two_backups(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = taken(facts, facts.world()).results["take"]
+    assert isinstance(first, take_backup.Taken)
+    clock = BackupId.parse(first.id).started.utc + timedelta(microseconds=900_000)
+
+    def slept(seconds: float) -> None:
+        nonlocal clock
+        clock += timedelta(seconds=seconds)
+
+    monkeypatch.setattr(take_backup, "sleep", slept)
+    world = dataclasses.replace(facts.world(), now=lambda: Moment.of(clock))
+    ended = facts.engine().start(take_backup.RUNBOOK, DAILY, world, NOBODY, RunId.parse("20251203-020001-k7qx"))
+    second = ended.results["take"]
+    assert isinstance(second, take_backup.Taken)
+    assert ended.ending.verdict is Verdict.PROVED, ended.ending
+    assert BackupId.parse(second.id).started.utc - BackupId.parse(first.id).started.utc == timedelta(seconds=1)
