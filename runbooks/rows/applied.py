@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runbooks.model.record import Record
 from runbooks.rows.found import Conflict
+from runbooks.rows.listed import Listed
 from runbooks.rows.names import TableName
 from runbooks.rows.sequences import SequenceMove
 
@@ -27,11 +28,24 @@ class AppliedTable(Record):
         return self.asked == self.inserted + self.already_there + self.in_conflict
 
 
+class AmendedTable(Record):
+    """Rows that were there, and were set back or given a pointer again."""
+
+    name: TableName
+    foreign_key: str | None
+    """The pointer; None if whole rows were set back."""
+    planned: int
+    done: int
+    changed: Listed
+    """Planned, but not as the plan saw them any more (or gone): they stay."""
+
+
 class Applied(Record):
     run: str
     xid: int | None
-    """The transaction (64 bits); None if there was nothing to insert."""
+    """The transaction (64 bits); None if there was nothing to write."""
     tables: tuple[AppliedTable, ...]
+    amended: tuple[AmendedTable, ...]
     moves: tuple[SequenceMove, ...]
     undo: str | None
     """The undo file."""
@@ -39,3 +53,8 @@ class Applied(Record):
     @property
     def inserted(self) -> int:
         return sum(table.inserted for table in self.tables)
+
+    @property
+    def set_back(self) -> int:
+        """Rows that were there and are as they were again, wholly or in one pointer."""
+        return sum(table.done for table in self.amended)

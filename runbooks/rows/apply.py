@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from psycopg import sql
@@ -10,10 +10,12 @@ from psycopg import sql
 from runbooks.clients.postgres import Connection, Outcome, identity, outcome, prove, prove_apart, translated
 from runbooks.model.errors import Refused
 from runbooks.model.run_id import RunId
-from runbooks.rows import insert, triggers, undo_file
-from runbooks.rows.applied import Applied, AppliedTable
-from runbooks.rows.changes import Watch
+from runbooks.rows import amend, insert, triggers, undo_file
+from runbooks.rows.amendments import fingerprint
+from runbooks.rows.applied import AmendedTable, Applied, AppliedTable
+from runbooks.rows.changes import Tally, Watch
 from runbooks.rows.compose import fields, numbered, scratch
+from runbooks.rows.names import TableName
 from runbooks.rows.plan import Plan
 from runbooks.rows.sequences import SequenceMove, extreme_id, left_alone, stands_at, target
 from runbooks.rows.shape import Sequence, Table
@@ -30,7 +32,7 @@ from runbooks.rows.transaction import (
     reading,
     writing,
 )
-from runbooks.rows.undo_file import Key, UndoHeader, UndoTable
+from runbooks.rows.undo_file import UndoAmended, UndoHeader, UndoTable, Values
 
 _NOT_BEGUN = "nothing was written to production"
 
@@ -45,7 +47,7 @@ def apply(
     before_commit: Callable[[Applied], None],
     progress: Callable[[str], None] | None = None,
 ) -> Applied:
-    """Insert the rows of `plan`. Every proof that can be had before COMMIT is had, or everything is rolled back.
+    """Insert and set back the rows of `plan`. Every proof that can be had before COMMIT is had, or all is rolled back.
 
     `production` and `branch` are sessions outside a transaction; the caller holds the recovery lock. When the undo file
     is on disk and nothing but COMMIT is left, `before_commit` is given the result: write it down, and a run that was
@@ -60,16 +62,19 @@ def apply(
     prove_apart(production, branch)
     with translated("bring the rows back", safe=ROLLED_BACK):
         _check_keys(branch, plan)
-        if not plan.rows:
+        if not plan.writes:
             return _nothing(plan, str(run_id))
         _check_undo_path(production, undo_path)
         with writing(production):
             watch = Watch.begin(production)
             with reading(branch):
                 staged = _stage(production, branch, plan, progress)
-            done, moves = _write(production, plan, staged, watch)
-            xid = _write_undo(production, staged, done, str(run_id), undo_path)
-            applied = Applied(run=str(run_id), xid=xid, tables=done, moves=moves, undo=str(undo_path))
+                ready = tuple(amend.Ready(one, number) for number, one in enumerate(plan.found.amendments))
+                for each in ready:
+                    amend.stage(production, branch, each)
+            done, amended, moves = _write(production, plan, staged, ready, watch)
+            xid = _write_undo(production, staged, done, ready, amended, str(run_id), undo_path)
+            applied = Applied(run=str(run_id), xid=xid, tables=done, amended=amended, moves=moves, undo=str(undo_path))
             before_commit(applied)
             commit(production, xid)
     return applied
@@ -83,16 +88,24 @@ def _check_keys(branch: Connection, plan: Plan) -> None:
         ).fetchone()
         names = numbered(len(table.source.key.columns))
         if known != (True,) or key_checksum(branch, scratch(table.keys_table), names) != table.key_checksum:
-            raise Refused(
-                f"the keys of {table.name} on the branch are not those of the plan any more",
-                safe=_NOT_BEGUN,
-                next_step="start a new run of the recovery: this one's plan does not fit any more",
-            )
+            raise _not_as_planned(table.name)
+    for one in plan.found.amendments:
+        names = (*numbered(len(one.target.key.columns)), *numbered(len(one.columns), "v"), "seen")
+        if fingerprint(branch, scratch(one.rows_table), names) != one.checksum:
+            raise _not_as_planned(one.name)
+
+
+def _not_as_planned(name: TableName) -> Refused:
+    return Refused(
+        f"the keys of {name} on the branch are not those of the plan any more",
+        safe=_NOT_BEGUN,
+        next_step="start a new run of the recovery: this one's plan does not fit any more",
+    )
 
 
 def _nothing(plan: Plan, run_id: str) -> Applied:
     tables = tuple(insert.account(table, 0, 0, plan.found.conflicts_of(table.name)) for table in plan.found.tables)
-    return Applied(run=run_id, xid=None, tables=tables, moves=(), undo=None)
+    return Applied(run=run_id, xid=None, tables=tables, amended=(), moves=(), undo=None)
 
 
 def _check_undo_path(production: Connection, path: Path) -> None:
@@ -118,20 +131,33 @@ def _stage(
 
 
 def _write(
-    production: Connection, plan: Plan, staged: tuple[Staged, ...], watch: Watch
-) -> tuple[tuple[AppliedTable, ...], tuple[SequenceMove, ...]]:
+    production: Connection, plan: Plan, staged: tuple[Staged, ...], ready: tuple[amend.Ready, ...], watch: Watch
+) -> tuple[tuple[AppliedTable, ...], tuple[AmendedTable, ...], tuple[SequenceMove, ...]]:
+    written = {one.name: one.table.target for one in staged} | {
+        each.amendment.name: each.amendment.target for each in ready
+    }
     # Parents first, as an application books: the other way round we would deadlock with it.
-    tables = [one.table.target for group in plan.order for one in staged if one.name in group]
+    tables = [written[name] for group in plan.order for name in group]
     alone = {table.name for table in tables if set(table.triggers) & set(plan.suppressed)}
     lock(production, tables, alone)
     check_unchanged(production, tables)
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
-    with naming_blockers(production, tables), as_application(production):
+    set_back: dict[int, AmendedTable] = {}
+    with naming_blockers(production, tables):
         for group in plan.order:
-            insert.insert_group(production, [one for one in staged if one.name in group])
-        # Fires the deferred foreign key checks now; none may be pending when the triggers are switched on again.
-        production.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            filled = [one for one in staged if one.name in group]
+            if filled:
+                with as_application(production):
+                    insert.insert_group(production, filled)
+            for each in (each for each in ready if each.amendment.name in group):
+                with as_application(production):
+                    amend.write(production, each)
+                # At once: the next one may set another pointer of the same row.
+                set_back[each.number] = amend.result(production, each)
+        with as_application(production):
+            # Fires the deferred foreign key checks now; none may be pending when the triggers are switched on again.
+            production.execute("SET CONSTRAINTS ALL IMMEDIATE")
     triggers.put_back(production, plan.suppressed, before)
     results = {
         one.name: insert.result(
@@ -144,12 +170,18 @@ def _write(
     }
     for one in staged:
         insert.prove_equal(production, one, results[one.name].inserted)
+    amended = tuple(set_back[each.number] for each in ready)
     moves = tuple(move for table in tables for move in _move_sequences(production, table))
-    watch.prove_only({table.oid: (results[table.name].inserted, 0, 0) for table in tables})
+    watch.prove_only({table.oid: _tally(table.name, results, amended) for table in tables})
     untouched = (table for table in plan.found.tables if table.name not in results)
     for table in untouched:
         results[table.name] = insert.account(table, 0, 0, plan.found.conflicts_of(table.name))
-    return tuple(results[table.name] for table in plan.found.tables), moves
+    return tuple(results[table.name] for table in plan.found.tables), amended, moves
+
+
+def _tally(name: TableName, results: Mapping[TableName, AppliedTable], amended: tuple[AmendedTable, ...]) -> Tally:
+    inserted = results[name].inserted if name in results else 0
+    return inserted, sum(one.done for one in amended if one.name == name), 0
 
 
 def _move_sequences(production: Connection, table: Table) -> Iterator[SequenceMove]:
@@ -181,7 +213,13 @@ def _stop(production: Connection, sequence: Sequence) -> int:
 
 
 def _write_undo(
-    production: Connection, staged: tuple[Staged, ...], done: tuple[AppliedTable, ...], run_id: str, path: Path
+    production: Connection,
+    staged: tuple[Staged, ...],
+    done: tuple[AppliedTable, ...],
+    ready: tuple[amend.Ready, ...],
+    amended: tuple[AmendedTable, ...],
+    run_id: str,
+    path: Path,
 ) -> int:
     inserted = {result.name: result.inserted for result in done}
     header = UndoHeader(
@@ -189,16 +227,29 @@ def _write_undo(
         database=identity(production),
         xid=current_xid(production),
         tables=tuple(UndoTable(name=one.name, key=one.key.columns, rows=inserted[one.name]) for one in staged),
+        amended=tuple(
+            UndoAmended(
+                name=one.amendment.name,
+                key=one.amendment.target.key.columns,
+                columns=one.amendment.written,
+                compared=one.amendment.columns,
+                rows_table=one.amendment.rows_table,
+                rows=what.done,
+            )
+            for one, what in zip(ready, amended, strict=True)
+        ),
     )
-    undo_file.write(path, header, _inserted_keys(production, staged))
+    inserts = [
+        sql.SQL("SELECT {} FROM {} AS f WHERE fate = {}").format(fields("f", one.k), one.fates, insert.INSERTED)
+        for one in staged
+    ]
+    befores = [sql.SQL("SELECT {} FROM {} AS b").format(fields("b", (*one.k, *one.w)), one.before) for one in ready]
+    undo_file.write(path, header, _undo_rows(production, (*inserts, *befores)))
     return header.xid
 
 
-def _inserted_keys(production: Connection, staged: tuple[Staged, ...]) -> Iterator[tuple[int, Key]]:
-    for place, one in enumerate(staged):
-        query = sql.SQL("COPY (SELECT {} FROM {} AS f WHERE fate = {}) TO STDOUT").format(
-            fields("f", one.k), one.fates, insert.INSERTED
-        )
-        with production.cursor() as cursor, cursor.copy(query) as copy:
-            for key in copy.rows():
-                yield place, tuple(str(value) for value in key)
+def _undo_rows(production: Connection, queries: Iterable[sql.Composed]) -> Iterator[tuple[int, Values]]:
+    for place, query in enumerate(queries):
+        with production.cursor() as cursor, cursor.copy(sql.SQL("COPY ({}) TO STDOUT").format(query)) as copy:
+            for row in copy.rows():
+                yield place, tuple(None if value is None else str(value) for value in row)

@@ -87,7 +87,7 @@ SELECT c.oid::bigint AS oid, c.relkind::text AS kind,
        pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS ours,
        t.oids AS tree,
        EXISTS (SELECT FROM pg_class AS leaf WHERE leaf.oid = ANY (t.oids) AND leaf.relkind = 'f') AS foreign_partitions,
-       ARRAY(SELECT p.name FROM unnest(ARRAY['select', 'insert', 'delete']) AS p (name)
+       ARRAY(SELECT p.name FROM unnest(ARRAY['select', 'insert', 'update', 'delete']) AS p (name)
              WHERE has_table_privilege(c.oid, p.name)) AS privileges
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -131,7 +131,7 @@ SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
        a.attnotnull OR t.typnotnull AS not_null,
        a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generated,
-       a.attidentity <> '' AS identity,
+       a.attidentity = 'a' AS always,
        ARRAY(SELECT DISTINCT p.said FROM part AS p WHERE p.attnum = a.attnum ORDER BY p.said) AS parts
 FROM pg_attribute AS a
 JOIN pg_type AS t ON t.oid = a.atttypid JOIN pg_namespace AS tn ON tn.oid = t.typnamespace

@@ -63,9 +63,9 @@ def _all_names(table: Table) -> Iterator[str]:
 
 
 def _key_obstacles(table: Table) -> Iterator[str]:
-    if table.primary is None:
-        yield "it has no primary key, so a row cannot be told from its equal"
-    elif not table.primary.is_plain:
+    if table.row_key is None:
+        yield "it has no primary key and no unique key of NOT NULL columns, so a row cannot be told from its equal"
+    elif not table.row_key.is_plain:
         yield "its primary key does not compare plain values"
     for key in table.keys:
         if not key.immediate:
@@ -113,14 +113,14 @@ def _generation(column: Column) -> str:
 
 
 def other_differences(source: Table, target: Table) -> tuple[str, ...]:
-    """What else of the two tables must agree: kind and primary key."""
+    """What else of the two tables must agree: kind and row key."""
     found = []
     if source.kind != target.kind:
         found.append(f"{target.name} is partitioned on one side only")
-    if source.primary and target.primary and source.primary.columns != target.primary.columns:
+    if source.row_key and target.row_key and source.key.columns != target.key.columns:
         found.append(
-            f"the primary key of {target.name} is ({', '.join(source.primary.columns)}) on the branch and"
-            f" ({', '.join(target.primary.columns)}) in production"
+            f"the key of {target.name} is ({', '.join(source.key.columns)}) on the branch and"
+            f" ({', '.join(target.key.columns)}) in production"
         )
     return tuple(found)
 
@@ -131,17 +131,43 @@ def common_columns(source: Table, target: Table) -> tuple[Column, ...]:
     return tuple(column for column in target.columns if column.name in names)
 
 
-def check_recoverable(source: Table, target: Table, *, because: str = "") -> None:
+def can_look_up(source: Table, target: Table) -> bool:
+    """Whether rows can be found again in production by their key."""
+    if target.hides_rows or "select" not in target.privileges:
+        return False
+    if not (source.row_key and target.row_key and source.key.is_plain and target.key.is_plain):
+        return False
+    same_type = all(
+        source.column(name).type == target.column(name).type for name in source.key.columns if target.has((name,))
+    )
+    return source.key.columns == target.key.columns and same_type
+
+
+def amend_obstacles(source: Table, target: Table, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Why these columns of rows that are there cannot be set to what they were; empty if they can."""
+    reasons = [*dict.fromkeys((*obstacles(source), *obstacles(target))), *other_differences(source, target)]
+    if reasons:
+        return tuple(reasons)
+    concerned = {*names, *target.key.columns}
+    reasons += [str(each) for each in differences(source, target) if each.blocks and each.column in concerned]
+    reasons += [f"our role may not {right} it" for right in ("select", "update") if right not in target.privileges]
+    return tuple(reasons)
+
+
+def check_recoverable(source: Table, target: Table, *, changed: bool = False, because: str = "") -> None:
     """Refused, with everything that stands in the way, unless rows of the table can be brought back exactly.
 
-    `because` says why this table is concerned at all, when nobody asked for it.
+    `changed`: rows that are there are set back, too. `because` says why this table is concerned at all, when nobody
+    asked for it.
     """
     reasons = list(dict.fromkeys((*obstacles(source), *obstacles(target))))
     reasons += other_differences(source, target)
     reasons += [str(difference) for difference in differences(source, target) if difference.blocks]
     if "select" not in source.privileges:
         reasons.append("our role may not read it on the branch")
-    lacking = [right for right in ("select", "insert") if right not in target.privileges]
+    lacking = [
+        right for right in ("select", "insert", *(("update",) if changed else ())) if right not in target.privileges
+    ]
     if lacking:
         reasons.append(f"our role may not {' or '.join(lacking)} in production")
     if reasons:
@@ -149,5 +175,5 @@ def check_recoverable(source: Table, target: Table, *, because: str = "") -> Non
             f"rows of {target.name} cannot be brought back exactly: {because}{'; '.join(reasons)}",
             safe="production was only read",
             next_step="cure what is named (a missing column can be added again, a right granted), then run the same "
-            "command again; or copy these rows by hand from the branch, which still holds them",
+            "command again (--map FILE says how rows fit altered columns); or copy these rows by hand from the branch",
         )

@@ -10,6 +10,7 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.applied import AppliedTable
 from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
+from runbooks.rows.decisions import Kind
 from runbooks.rows.found import Conflict, FoundTable
 from runbooks.rows.listed import listed
 from runbooks.rows.shape import ForeignKey
@@ -131,12 +132,20 @@ def result(conn: Connection, one: Staged, planned: tuple[Conflict, ...], *, fire
         conn.execute(sql.SQL("SELECT fate, count(*) FROM {} GROUP BY fate").format(one.fates)).fetchall()
     )
     new = tuple(
-        Conflict(table=one.name, why=why, **listed(conn, rows, "f", one.k).model_dump())
-        for fate, why in ((ORPHAN, _ORPHANED), (OTHER, _REUSED), (CONFLICT, _SKIPPED if fired else _TAKEN))
+        Conflict(table=one.name, kind=kind, why=why, settled=False, **listed(conn, rows, "f", one.k).model_dump())
+        for fate, kind, why in _fates(fired)
         if fate in counts
         for rows in [sql.SQL("{} AS f WHERE fate = {}").format(one.fates, fate)]
     )
     return account(one.table, counts.get(INSERTED, 0), counts.get(THERE, 0), (*planned, *new))
+
+
+def _fates(fired: bool) -> tuple[tuple[str, Kind, str], ...]:
+    return (
+        (ORPHAN, "orphan", _ORPHANED),
+        (OTHER, "reused", _REUSED),
+        (CONFLICT, "taken", _SKIPPED if fired else _TAKEN),
+    )
 
 
 def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Conflict, ...]) -> AppliedTable:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
 from runbooks.model.errors import Refused, UsageFault
 from runbooks.model.record import Record
@@ -20,7 +19,7 @@ class Plan(Record):
     """Groups of tables, parents before children. The tables of one group point at each other in a circle and are
     filled by one statement, at whose end their foreign keys are checked."""
     suppressed: tuple[Trigger, ...]
-    """Triggers that would fire on insert, and are switched off inside the transaction."""
+    """Triggers that would fire, and are switched off inside the transaction."""
     fired: tuple[Trigger, ...]
     """Triggers that will fire, as accepted by name."""
 
@@ -28,6 +27,11 @@ class Plan(Record):
     def rows(self) -> int:
         """Rows to insert."""
         return self.found.missing
+
+    @property
+    def writes(self) -> int:
+        """Rows to insert or to change."""
+        return self.found.missing + self.found.amended
 
     def table(self, name: TableName) -> FoundTable:
         return next(table for table in self.found.tables if table.name == name)
@@ -38,24 +42,36 @@ def make_plan(found: Found, *, accept_triggers: Iterable[str] = ()) -> Plan:
     or as `public.booking.touch`), or if a sequence must move that is not ours. UsageFault for an unknown name.
     """
     filled = tuple(table for table in found.tables if table.missing)
+    amended = tuple({one.name: one.target for one in found.amendments}.values())
     accepted = frozenset(accept_triggers)
-    check_names((table.target for table in found.tables), accepted)
+    check_names((*(table.target for table in found.tables), *amended), accepted)
     # Only of tables that are written to: those alone are locked, and their triggers cannot change meanwhile.
-    suppressed, fired = sort_triggers((table.target for table in filled), "insert", accepted)
-    _check_sequences(filled)
-    return Plan(found=found, order=insert_order(table.target for table in filled), suppressed=suppressed, fired=fired)
+    firing = [(table.target, "insert") for table in filled] + [(table, "update") for table in amended]
+    suppressed, fired = sort_triggers(firing, accepted)
+    _check_sequences(tuple(table for table in found.tables if table.missing or table.set_back))
+    written = {table.name: table for table in (*(each.target for each in filled), *amended)}
+    return Plan(found=found, order=insert_order(written.values()), suppressed=suppressed, fired=fired)
 
 
 def sort_triggers(
-    tables: Iterable[Table], event: Literal["insert", "delete"], accepted: frozenset[str]
+    events: Iterable[tuple[Table, str]], accepted: frozenset[str]
 ) -> tuple[tuple[Trigger, ...], tuple[Trigger, ...]]:
-    """The triggers on `event` that we switch off, and those that will fire because they were accepted by name."""
-    firing = [trigger for table in tables for trigger in table.triggers if event in trigger.events]
-    foreign = tuple(trigger for trigger in firing if not trigger.ours)
-    unwanted = [trigger for trigger in foreign if not {trigger.name, trigger.label} & accepted]
+    """The triggers on these events (insert, update, delete) of tables that we switch off, and those that will fire
+    because they were accepted by name. Refused if one would fire that was not.
+    """
+    firing = [(trigger, event) for table, event in events for trigger in table.triggers if event in trigger.events]
+    unwanted = [
+        (trigger, event)
+        for trigger, event in firing
+        if not trigger.ours and not {trigger.name, trigger.label} & accepted
+    ]
     if unwanted:
-        raise _would_fire(unwanted, event)
-    return tuple(trigger for trigger in firing if trigger.ours), foreign
+        raise _would_fire(unwanted)
+    triggers = tuple(dict.fromkeys(trigger for trigger, _ in firing))
+    return (
+        tuple(trigger for trigger in triggers if trigger.ours),
+        tuple(trigger for trigger in triggers if not trigger.ours),
+    )
 
 
 def insert_order(tables: Iterable[Table]) -> tuple[tuple[TableName, ...], ...]:
@@ -92,10 +108,10 @@ def check_names(tables: Iterable[Table], accepted: frozenset[str]) -> None:
         )
 
 
-def _would_fire(triggers: list[Trigger], event: str) -> Refused:
-    told = "; ".join(f"{trigger.label} ({trigger.timing} {event}, calls {trigger.function})" for trigger in triggers)
+def _would_fire(triggers: Sequence[tuple[Trigger, str]]) -> Refused:
+    told = "; ".join(f"{each.label} ({each.timing} {event}, calls {each.function})" for each, event in triggers)
     return Refused(
-        f"triggers would fire on {event}, and our role may not switch them off: {told}",
+        f"triggers would fire, and our role may not switch them off: {told}",
         safe=_SAFE,
         next_step="run this as the owner of the tables; or, if their effect is harmless, accept each one by name "
         "(a trigger that changes a row or writes elsewhere makes the run roll back)",

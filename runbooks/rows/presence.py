@@ -34,8 +34,8 @@ class Lookup:
     target: Table
     target_columns: tuple[str, ...]
     equals: tuple[Operator, ...]
-    condition: sql.Composable | None = None
-    """What must hold too for a row `t` of production to count."""
+    also: tuple[str, ...] = ()
+    """Columns of production's row to be kept beside its values, as a1, a2, ..."""
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
@@ -76,27 +76,7 @@ def find_present(
     The values are production's own, in production's types. `many` is the number of candidates: few are looked up in
     production's index; otherwise all of production's values are shipped. `progress` hears rows done and expected.
     """
-    types = [lookup.target.column(name).type_identifier for name in lookup.target_columns]
-    columns = sql.SQL(", ").join(sql.SQL("k{} {}").format(n, kind) for n, kind in enumerate(types, 1))
-    branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(into, columns))
-    held = _rows_estimate(snapshot.production, lookup.target)
-    if many <= BATCH or (many <= FEW and many * SPARSE <= held):
-        _look_up(snapshot.production, branch, lookup, into, progress and (lambda done: progress(done, many)))
-    else:
-        query = sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
-            fields("t", lookup.target_columns),
-            lookup.target.name.identifier,
-            lookup.condition or sql.SQL("true"),
-        )
-        ship(
-            snapshot.production,
-            branch,
-            query=query,
-            snapshot=snapshot.name,
-            target=into,
-            progress=progress and (lambda done: progress(done, held)),
-        )
-    branch.execute(sql.SQL("ANALYZE {}").format(into))
+    _find(snapshot, branch, lookup, None, into, many, progress)
 
 
 def find_digests(
@@ -106,15 +86,47 @@ def find_digests(
     digest: sql.Composable,
     *,
     into: sql.Identifier,
-    progress: Callable[[int], None] | None = None,
+    many: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Create table `into` (k1, k2, ..., digest) on the branch: of each candidate that production has, production's key
-    and `digest` of its row `t`. Looked up one by one: for few candidates.
+    and `digest` of its row `t`; of others perhaps, too. `many` and `progress` are as in `find_present`.
     """
+    _find(snapshot, branch, lookup, digest, into, many, progress)
+
+
+def _find(
+    snapshot: Snapshot,
+    branch: Connection,
+    lookup: Lookup,
+    digest: sql.Composable | None,
+    into: sql.Identifier,
+    many: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     types = [lookup.target.column(name).type_identifier for name in lookup.target_columns]
-    columns = sql.SQL(", ").join(sql.SQL("k{} {}").format(n, kind) for n, kind in enumerate(types, 1))
-    branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({}, digest text)").format(into, columns))
-    _look_up(snapshot.production, branch, lookup, into, progress, digest)
+    columns: list[sql.Composable] = [sql.SQL("k{} {}").format(n, kind) for n, kind in enumerate(types, 1)]
+    others = [lookup.target.column(name).type_identifier for name in lookup.also]
+    columns += [sql.SQL("a{} {}").format(n, kind) for n, kind in enumerate(others, 1)]
+    columns += [sql.SQL("digest text")] if digest else []
+    branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(into, sql.SQL(", ").join(columns)))
+    held = _rows_estimate(snapshot.production, lookup.target)
+    if many <= BATCH or (many <= FEW and many * SPARSE <= held):
+        _look_up(snapshot.production, branch, lookup, into, progress and (lambda done: progress(done, many)), digest)
+    else:
+        query = sql.SQL("SELECT {}{} FROM {} AS t").format(
+            fields("t", (*lookup.target_columns, *lookup.also)),
+            sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
+            lookup.target.name.identifier,
+        )
+        ship(
+            snapshot.production,
+            branch,
+            query=query,
+            snapshot=snapshot.name,
+            target=into,
+            progress=progress and (lambda done: progress(done, held)),
+        )
     branch.execute(sql.SQL("ANALYZE {}").format(into))
 
 
@@ -132,7 +144,7 @@ def _look_up(
     lookup: Lookup,
     into: sql.Identifier,
     progress: Callable[[int], None] | None,
-    digest: sql.Composable | None = None,
+    digest: sql.Composable | None,
 ) -> None:
     question = _question(lookup, digest)
     reading = sql.SQL("SELECT {} FROM ({}) AS c").format(_texts("c", lookup.candidate_names), lookup.candidates)
@@ -159,14 +171,13 @@ def _question(lookup: Lookup, digest: sql.Composable | None) -> sql.Composed:
             lookup.candidate_names, lookup.target_columns, lookup.equals, lookup.columns, strict=True
         )
     )
-    return sql.SQL("SELECT {}{} FROM ROWS FROM ({}) AS c ({}) JOIN {} AS t ON {} WHERE {}").format(
-        _texts("t", lookup.target_columns),
+    return sql.SQL("SELECT {}{} FROM ROWS FROM ({}) AS c ({}) JOIN {} AS t ON {}").format(
+        _texts("t", (*lookup.target_columns, *lookup.also)),
         sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
         sql.SQL(", ").join(sql.SQL(f"unnest(${number}::text[])") for number in range(1, width + 1)),
         fields(None, lookup.candidate_names),
         lookup.target.name.identifier,
         matches,
-        lookup.condition or sql.SQL("true"),
     )
 
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from runbooks.clients.postgres import Connection, prove, prove_apart, translated
 from runbooks.model.errors import LocalFault
 from runbooks.model.record import Record
-from runbooks.rows.applied import Applied, AppliedTable
+from runbooks.rows.applied import AmendedTable, Applied, AppliedTable
 from runbooks.rows.compose import equal, fields, numbered, row_text, same_key, same_numbers, scratch
 from runbooks.rows.fit import common_columns
 from runbooks.rows.found import FoundTable
@@ -21,7 +21,7 @@ from runbooks.rows.presence import by_key
 from runbooks.rows.search import Search
 from runbooks.rows.survey import snapshot_of
 from runbooks.rows.transaction import comparing
-from runbooks.rows.undo_file import UndoHeader, read_header
+from runbooks.rows.undo_file import UndoAmended, UndoHeader, read_header
 from runbooks.rows.undo_keys import Kept, changed, check_committed, gone, load, ours
 
 _SENT = sql.Identifier("pg_temp", "bloom_proof")
@@ -47,14 +47,37 @@ class ProvedTable(Record):
         return self.result.adds_up and self.different.count == 0 and seen == self.result.inserted
 
 
+class ProvedAmendment(Record):
+    """Rows that were set back, after the commit."""
+
+    result: AmendedTable
+    proved: int
+    """Rows that carry our transaction's mark and read, in the columns set, as they did."""
+    changed: Listed
+    gone: Listed
+    different: Listed
+    """Rows that carry our mark and do not read so. There must be none."""
+
+    @property
+    def holds(self) -> bool:
+        seen = self.proved + self.changed.count + self.gone.count
+        return self.different.count == 0 and seen == self.result.done
+
+
 class Proof(Record):
     verdict: Literal["passed", "failed"]
     """What could not be carried out raises, and is no proof."""
     tables: tuple[ProvedTable, ...]
+    amended: tuple[ProvedAmendment, ...]
 
     @property
     def proved(self) -> int:
+        """Rows inserted."""
         return sum(table.proved for table in self.tables)
+
+    @property
+    def proved_set_back(self) -> int:
+        return sum(one.proved for one in self.amended)
 
     @property
     def changed(self) -> int:
@@ -75,7 +98,7 @@ def prove_recovery(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> Proof:
-    """Compare what `applied` inserted with the branch, and look whether the other rows asked for are there still.
+    """Compare what `applied` wrote with the branch, and look whether the other rows asked for are there still.
 
     Changes nothing in production; safe to repeat. Raises WrongTarget, LocalFault (undo file), ProofFailed (the
     transaction was rolled back), CouldNotVerify (the server does not remember it), and the database's own errors.
@@ -84,13 +107,19 @@ def prove_recovery(
     prove(branch, plan.found.branch)
     prove_apart(production, branch)
     proved: Mapping[int, ProvedTable] = {}
+    amended: tuple[ProvedAmendment, ...] = ()
     if applied.xid is not None and applied.undo is not None:
         path = Path(applied.undo)
         header = _header(path, applied)
         check_committed(production, header)
         with translated("prove the rows", safe="nothing was changed"), comparing(production), comparing(branch):
             kept = load(production, path, header)
-            proved = {one.table.oid: _compare(production, branch, plan, applied, header, one) for one in kept}
+            inserted = kept[: len(header.tables)]
+            proved = {one.table.oid: _compare(production, branch, plan, applied, header, one) for one in inserted}
+            amended = tuple(
+                _compare_amended(production, branch, header, *each)
+                for each in zip(kept[len(header.tables) :], header.amended, applied.amended, strict=True)
+            )
     with translated("look for the rows asked for", safe="nothing was changed"), snapshot_of(production) as snapshot:
         search = Search(branch, snapshot, progress)
         lost = {table.target.oid: _lost_since(search, table) for table in plan.found.tables}
@@ -100,7 +129,8 @@ def prove_recovery(
         )
         for table in plan.found.tables
     )
-    return Proof(verdict="passed" if all(table.holds for table in tables) else "failed", tables=tables)
+    holds = all(table.holds for table in tables) and all(one.holds for one in amended)
+    return Proof(verdict="passed" if holds else "failed", tables=tables, amended=amended)
 
 
 def _nothing_inserted(result: AppliedTable) -> ProvedTable:
@@ -151,8 +181,9 @@ def _compare(
 ) -> ProvedTable:
     found = plan.table(one.table.name)
     names = tuple(column.name for column in common_columns(found.source, one.table))
-    _send_digests(production, branch, found, header, one, names)
-    proved, different = _equal_on_branch(branch, found, one, names)
+    _send_digests(production, branch, found.source.name.identifier, header, one, names)
+    past = sql.SQL("{} AS t ON {}").format(found.past, same_key("k", found.source.key, "t"))
+    proved, different = _equal_on_branch(branch, one, past, row_text("t", names))
     return ProvedTable(
         result=_result(applied, found),
         proved=proved,
@@ -163,10 +194,25 @@ def _compare(
     )
 
 
+def _compare_amended(
+    production: Connection, branch: Connection, header: UndoHeader, one: Kept, entry: UndoAmended, result: AmendedTable
+) -> ProvedAmendment:
+    _send_digests(production, branch, entry.name.identifier, header, one, entry.compared)
+    past = sql.SQL("{} AS t ON {}").format(scratch(entry.rows_table), same_numbers("k", one.table.key, "t"))
+    proved, different = _equal_on_branch(branch, one, past, row_text("t", numbered(len(entry.compared), "v")))
+    return ProvedAmendment(
+        result=result,
+        proved=proved,
+        changed=changed(production, one, header),
+        gone=gone(production, one),
+        different=different,
+    )
+
+
 def _send_digests(
     production: Connection,
     branch: Connection,
-    found: FoundTable,
+    table: sql.Identifier,
     header: UndoHeader,
     one: Kept,
     names: tuple[str, ...],
@@ -176,7 +222,7 @@ def _send_digests(
     branch.execute(
         sql.SQL(
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, ''::text AS md5 FROM {} AS t WHERE false"
-        ).format(_SENT, fields("t", one.table.key.columns, renamed=one.k), found.source.name.identifier)
+        ).format(_SENT, fields("t", one.table.key.columns, renamed=one.k), table)
     )
     out = sql.SQL("COPY (SELECT {}, md5({}) FROM {} WHERE {}) TO STDOUT").format(
         fields("k", one.k), row_text("t", names), one.joined("JOIN"), ours(header)
@@ -189,12 +235,10 @@ def _send_digests(
     branch.execute(sql.SQL("ANALYZE {}").format(_SENT))
 
 
-def _equal_on_branch(branch: Connection, found: FoundTable, one: Kept, names: tuple[str, ...]) -> tuple[int, Listed]:
+def _equal_on_branch(branch: Connection, one: Kept, past: sql.Composed, text: sql.Composed) -> tuple[int, Listed]:
     # A row that the branch does not have is different too.
-    rows = sql.SQL("{} AS k LEFT JOIN {} AS t ON {}").format(
-        _SENT, found.source.name.identifier, same_key("k", found.source.key, "t")
-    )
-    same = sql.SQL("t.xmin IS NOT NULL AND k.md5 = md5({})").format(row_text("t", names))
+    rows = sql.SQL("{} AS k LEFT JOIN {}").format(_SENT, past)
+    same = sql.SQL("t IS DISTINCT FROM NULL AND k.md5 = md5({})").format(text)
     row = branch.execute(sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {}").format(same, rows)).fetchone()
     assert row is not None
     sent, proved = row

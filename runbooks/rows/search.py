@@ -15,10 +15,13 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import NotFound, Refused
+from runbooks.rows import wanted
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
+from runbooks.rows.decisions import Decisions
 from runbooks.rows.filters import select_matching
 from runbooks.rows.fit import check_recoverable
+from runbooks.rows.mapping import Mapping
 from runbooks.rows.names import TableName
 from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
 from runbooks.rows.shape import ForeignKey, Table
@@ -28,9 +31,14 @@ _SAFE = "production was only read"
 
 @dataclass(frozen=True)
 class Involved:
-    """A table whose rows are searched for; `found` on the branch has k1, k2, ..., state, why, round, cascaded."""
+    """A table whose rows are searched for; `found` on the branch has k1, k2, ... and what became of the row.
+
+    Its states: missing (to be inserted), conflict (missing, and in the way of something), there (a cascade led to it),
+    differs (there with other content), damaged (the same, to be set back).
+    """
 
     source: Table
+    """As the branch has it, with the names and types that a map gives it."""
     target: Table
     found_name: str
     named: bool
@@ -39,10 +47,17 @@ class Involved:
     """Rows on the branch that were asked for."""
     filter_name: str | None = None
     """A table of ours with their keys; None if all rows were asked for, or none."""
+    view_name: str | None = None
+    """A view of ours on its rows as they are to come back; None if that is as they were."""
 
     @property
     def found(self) -> sql.Identifier:
         return scratch(self.found_name)
+
+    @property
+    def past(self) -> sql.Identifier:
+        """Its rows on the branch, with the columns of now."""
+        return scratch(self.view_name) if self.view_name else self.source.name.identifier
 
     @property
     def filter(self) -> sql.Identifier | None:
@@ -73,49 +88,65 @@ class Search:
     branch: Connection
     snapshot: Snapshot
     progress: Callable[[str], None] | None = None
+    changed: bool = False
+    """Whether rows that are there with other content are meant too."""
+    mapping: Mapping = field(default_factory=Mapping)
+    decisions: Decisions = field(default_factory=Decisions)
     involved: dict[TableName, Involved] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def asked(self, names: tuple[TableName, ...], where: str | None) -> None:
-        """Find the rows asked for that production lacks. Checks all tables before it looks at the rows of any."""
+        """Take up the tables asked for, and which of their rows. Checks all of them before it looks at any row."""
         pairs = [self._pair(name) for name in names]
         for source, target in pairs:
-            check_recoverable(source, target)
-        for table in [self._asked_for(source, target, where) for source, target in pairs]:
-            lookup = by_key(table.source, table.target, table.target.key, table.asked_keys)
-            with self.present(lookup, table.matching, f"keys of {table.target.name}") as present:
-                self.run(
-                    "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {v}, 'missing', 0, false"
-                    " FROM ({asked}) AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
-                    found=table.found,
-                    k=fields(None, table.k),
-                    v=fields("v", table.k),
-                    asked=table.asked_keys,
-                    present=present,
-                    same=same_numbers("p", table.target.key, "v"),
-                )
-            self.run("ANALYZE {found}", found=table.found)
+            check_recoverable(self._fitted(source, target), target, changed=self.changed)
+        for source, target in pairs:
+            self._asked_for(source, target, where)
 
-    def _asked_for(self, source: Table, target: Table, where: str | None) -> Involved:
+    def find_missing(self, table: Involved) -> None:
+        """Note the rows asked for that production lacks."""
+        lookup = by_key(table.source, table.target, table.target.key, table.asked_keys)
+        with self.present(lookup, table.matching, f"keys of {table.target.name}") as present:
+            self.run(
+                "INSERT INTO {found} ({k}, state, round, cascaded) SELECT {v}, 'missing', 0, false"
+                " FROM ({asked}) AS v WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {same})",
+                found=table.found,
+                k=fields(None, table.k),
+                v=fields("v", table.k),
+                asked=table.asked_keys,
+                present=present,
+                same=same_numbers("p", table.target.key, "v"),
+            )
+        self.run("ANALYZE {found}", found=table.found)
+
+    def _asked_for(self, source: Table, target: Table, where: str | None) -> None:
         if where is None:
-            return self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+            self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+            return
         number = next(self._numbers)
         name, view = f"asked_{number}", scratch(f"asked_view_{number}")
         matching = select_matching(self.branch, source, where, scratch(name), view)
-        return self._involve(source, target, named=True, matching=matching, filter_name=name)
+        self._involve(source, target, named=True, matching=matching, filter_name=name)
 
     def _involve(
         self, source: Table, target: Table, *, named: bool, matching: int, filter_name: str | None = None
     ) -> Involved:
-        table = Involved(source, target, f"found_{next(self._numbers)}", named, matching, filter_name)
+        number = next(self._numbers)
+        view = wanted.create(
+            self.branch, number, source, self.mapping.of(source.name), self.decisions.of(source.name).rows
+        )
+        fitted = self._fitted(source, target)
+        table = Involved(fitted, target, f"found_{number}", named, matching, filter_name, view)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
         self.run(
-            "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, NULL::text AS why, 0 AS round, false AS cascaded"
+            "CREATE TABLE {found} AS SELECT {key}, ''::text AS state, 0 AS round, false AS cascaded,"
+            " NULL::text AS kind, NULL::text AS why, false AS settled, NULL::text AS seen"
             " FROM {source} AS t WHERE false",
             found=table.found,
             key=fields("t", source.key.columns, renamed=table.k),
             source=source.name.identifier,
         )
+        self.run("ALTER TABLE {found} ALTER settled SET DEFAULT false", found=table.found)
         self.involved[target.name] = table
         return table
 
@@ -139,7 +170,8 @@ class Search:
             if not self.count_pointing(parent, tie, recent):
                 return 0
             source, target = self._pair(tie.child)
-            check_recoverable(source, target, because=f"rows of it were deleted too, through foreign key {tie}; ")
+            because = f"rows of it were deleted too, through foreign key {tie}; "
+            check_recoverable(self._fitted(source, target), target, because=because)
             child = self._involve(source, target, named=False, matching=0)
         if child.whole:
             return 0
@@ -230,6 +262,15 @@ class Search:
         yield rows
         self.run("DROP TABLE {rows}", rows=rows)
 
+    def ties_to_found(self, actions: tuple[str, ...]) -> list[tuple[Involved, ForeignKey]]:
+        """Foreign keys with one of these actions on delete, and the table searched that they point at."""
+        return [
+            (parent, tie)
+            for parent in self.involved.values()
+            for tie in parent.source.children
+            if tie.on_delete in actions
+        ]
+
     def tell(self, text: str) -> None:
         if self.progress:
             self.progress(text)
@@ -256,6 +297,14 @@ class Search:
                 f"there is no table {name} in production", safe=_SAFE, next_step="run the same command again"
             )
         return target
+
+    def number(self) -> int:
+        """A number that no table of ours on the branch has yet."""
+        return next(self._numbers)
+
+    def _fitted(self, source: Table, target: Table) -> Table:
+        mapped = self.mapping.of(source.name)
+        return mapped.fit(source, target) if mapped else source
 
     def _pair(self, name: TableName) -> tuple[Table, Table]:
         source, target = self.pair(name)

@@ -35,7 +35,8 @@ class Column(Record):
     """A default, an identity, or a nullable domain's default: something fills it when it is left out."""
     generated: str | None
     """The expression of a generated column."""
-    identity: bool
+    always: bool
+    """An identity that only the server gives: no UPDATE sets it."""
     parts: tuple[str, ...]
     """What its type is made of: each enum label, composite field and domain base, as a sentence."""
 
@@ -133,7 +134,7 @@ class Table(Record):
     tree: tuple[int, ...]
     """Oids of the table itself and of all its partitions."""
     foreign_partitions: bool
-    privileges: tuple[Literal["select", "insert", "delete"], ...]
+    privileges: tuple[Literal["select", "insert", "update", "delete"], ...]
     columns: tuple[Column, ...]
     keys: tuple[UniqueKey, ...]
     parents: tuple[ForeignKey, ...]
@@ -144,16 +145,22 @@ class Table(Record):
     sequences: tuple[Sequence, ...]
 
     @property
-    def primary(self) -> UniqueKey | None:
-        return next((key for key in self.keys if key.primary), None)
+    def row_key(self) -> UniqueKey | None:
+        """What tells a row from all others: the primary key, or else the first unique key that no NULL gets around."""
+        return next((key for key in self.keys if key.primary), None) or next(
+            (key for key in self.keys if key.is_plain and key.immediate and self._filled(key.columns)), None
+        )
 
     @property
     def key(self) -> UniqueKey:
-        """The primary key of a table that was checked to have one."""
-        primary = self.primary
-        if primary is None:
-            raise ValueError(f"{self.name} has no primary key")
-        return primary
+        """The row key of a table that was checked to have one."""
+        key = self.row_key
+        if key is None:
+            raise ValueError(f"{self.name} has no key")
+        return key
+
+    def _filled(self, names: tuple[str, ...]) -> bool:
+        return all(self.column(name).not_null for name in names)
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)

@@ -74,14 +74,21 @@ def stage(production: Connection, branch: Connection, staged: Staged, progress: 
     """
     _create_temporary(production, staged)
     selected = sql.SQL("{} AS t JOIN {} AS f ON {} WHERE f.state = 'missing'").format(
-        staged.table.source.name.identifier,
+        staged.table.past,
         scratch(staged.table.keys_table),
         same_key("f", staged.table.source.key, "t"),
     )
     reading = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(fields("t", staged.names), selected)
     writing = sql.SQL("COPY {} ({}) FROM STDIN").format(staged.rows, fields(None, staged.c))
-    _copy(
-        branch, reading, production, writing, lambda rows: progress and progress(f"{staged.name}: {rows:,} rows sent")
+    copy(
+        branch,
+        reading,
+        production,
+        writing,
+        lambda rows, octets: (
+            progress
+            and progress(f"{staged.name}: {rows:,} of {staged.table.missing:,} rows sent, {octets / 1e6:,.0f} MB")
+        ),
     )
     production.execute(sql.SQL("ANALYZE {}").format(staged.rows))
     sent = _fingerprint(branch, row_text("t", staged.names), selected)
@@ -109,20 +116,26 @@ def _create_temporary(production: Connection, staged: Staged) -> None:
         )
 
 
-def _copy(
-    source: Connection, reading: sql.Composed, target: Connection, writing: sql.Composed, tell: Callable[[int], object]
+def copy(
+    source: Connection,
+    reading: sql.Composed,
+    target: Connection,
+    writing: sql.Composed,
+    tell: Callable[[int, int], object],
 ) -> None:
-    rows, waiting = 0, bytearray()
+    """Pass the bytes of one COPY to another; `tell` hears the rows and bytes so far, now and then."""
+    rows, octets, waiting = 0, 0, bytearray()
     with source.cursor() as reader, target.cursor() as writer:
         with reader.copy(reading) as outgoing, writer.copy(writing) as incoming:
             for block in outgoing:
                 waiting += block
+                octets += len(block)
                 rows += 1
                 if len(waiting) >= _CHUNK:
                     incoming.write(bytes(waiting))
                     waiting.clear()
                 if rows % _TELL_EVERY == 0:
-                    tell(rows)
+                    tell(rows, octets)
             incoming.write(bytes(waiting))
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, identity, prove_apart, translated
 from runbooks.model.errors import Refused, WrongTarget
-from runbooks.rows import contents, forecast
+from runbooks.rows import amendments, conflicts, contents, forecast, pointers
 from runbooks.rows.catalog import resolve
 from runbooks.rows.compose import SCRATCH, checksum, fields, row_text, same_key
 from runbooks.rows.fit import common_columns, differences
@@ -27,12 +27,19 @@ _SAMPLE_LENGTH = 200
 
 
 def survey(
-    production: Connection, branch: Connection, request: Request, *, progress: Callable[[str], None] | None = None
+    production: Connection,
+    branch: Connection,
+    request: Request,
+    *,
+    after: Connection | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Found:
-    """Find the rows of the branch that production lacks: those of `request`, and those a cascade took with them.
+    """Find the rows of the branch that production lacks: those of `request`, and those a cascade took with them. If
+    changed rows are meant too: those that production has otherwise, as judged by `after`, the state after the damage.
 
-    Reads production in one snapshot. Writes on the branch, below a schema of ours, which must be a scratch copy; the
-    keys stay there for the execution, and the next survey on the same branch replaces them. Safe to repeat.
+    Reads production in one snapshot, and so `after`. Writes on the branch, below a schema of ours, which must be a
+    scratch copy; the keys stay there for the execution, and the next survey on the same branch replaces them. Safe to
+    repeat.
 
     Raises WrongTarget (both are one database), NotFound and UsageFault (table, condition), Refused (rows of a table
     concerned cannot be brought back exactly), and the database's own errors.
@@ -43,22 +50,42 @@ def survey(
         _check_writable(production)
         names = resolve(branch, request.tables)
         _prepare_scratch(branch)
-        with snapshot_of(production) as snapshot:
-            search = Search(branch, snapshot, progress)
+        with snapshot_of(production) as snapshot, _after(after) as later:
+            search = Search(
+                branch,
+                snapshot,
+                progress,
+                changed=request.changed,
+                mapping=request.mapping,
+                decisions=request.decisions,
+            )
             search.asked(names, request.where)
+            for table in search.involved.values():
+                if request.changed:
+                    contents.find_missing_and_changed(search, table)
+                    contents.judge(search, table, later)
+                else:
+                    search.find_missing(table)
+            conflicts.settle(search, there=True)
             search.cascades()
             forecast.mark_conflicts(search)
-            compared, different = contents.mark_different(search)
+            conflicts.settle(search, there=False)
+            compared = frozenset(search.involved) if request.changed else contents.mark_different(search)
+            mended, loose = pointers.pointers(search)
+            damaged = (amendments.set_back(search, table) for table in search.involved.values())
             return Found(
                 production=identity(production),
                 branch=identity(branch),
                 where=request.where,
+                changed=request.changed,
                 tables=tuple(
-                    _summary(search, table, table.found_name in compared) for table in search.involved.values()
+                    _summary(search, table, table.target.name in compared) for table in search.involved.values()
                 ),
-                conflicts=forecast.conflicts(search),
-                different=different,
-                loose=forecast.loose_ends(search),
+                conflicts=conflicts.conflicts(search),
+                different=contents.different(search, compared),
+                conflict_rows=conflicts.conflict_rows(search),
+                amendments=(*(one for one in damaged if one), *mended),
+                loose=loose,
                 also_lost=forecast.also_lost(search),
             )
 
@@ -111,6 +138,15 @@ def _prepare_scratch(branch: Connection) -> None:
 
 
 @contextmanager
+def _after(session: Connection | None) -> Iterator[Snapshot | None]:
+    if session is None:
+        yield None
+        return
+    with snapshot_of(session) as snapshot:
+        yield snapshot
+
+
+@contextmanager
 def snapshot_of(production: Connection) -> Iterator[Snapshot]:
     """One view of production for every question, ours and psql's, while the block runs."""
     with production.transaction():
@@ -136,11 +172,13 @@ def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
         target=table.target,
         named=table.named,
         keys_table=table.found_name,
+        past_view=table.view_name,
         asked_table=table.filter_name,
         asked=asked,
         already_there=asked - missing - conflict,
         compared=compared,
         missing=missing,
+        set_back=states.get("damaged", 0),
         in_conflict=conflict,
         key_checksum=key_checksum(search.branch, table.found, table.k),
         size=row[0],
@@ -164,7 +202,7 @@ FROM {source} AS t JOIN {found} AS f ON {same} WHERE f.state = 'missing' ORDER B
 def _composed(text: LiteralString, table: Involved) -> sql.Composed:
     return sql.SQL(text).format(
         found=table.found,
-        source=table.source.name.identifier,
+        source=table.past,
         same=same_key("f", table.source.key, "t"),
         text=row_text("t", [column.name for column in common_columns(table.source, table.target)]),
         k=fields("f", table.k),
@@ -179,9 +217,9 @@ def _sequence(search: Search, table: Involved, sequence: Sequence) -> SequenceNe
     if not sequence.integers or not table.source.has((sequence.column,)):
         return need(sequence, at, ())
     there = sql.SQL("{} AS t").format(table.target.name.identifier)
-    coming = sql.SQL("(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE f.state = 'missing') AS t").format(
-        table.source.name.identifier, table.found, same_key("f", table.source.key, "t")
-    )
+    coming = sql.SQL(
+        "(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE f.state IN ('missing', 'damaged')) AS t"
+    ).format(table.past, table.found, same_key("f", table.source.key, "t"))
     return need(sequence, at, (extreme_id(production, sequence, there), extreme_id(search.branch, sequence, coming)))
 
 

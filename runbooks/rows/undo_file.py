@@ -1,7 +1,8 @@
-"""The undo file: the keys of the rows a run inserted, on disk before they are committed.
+"""The undo file: the keys of the rows a run inserted, and what the rows it changed held before, on disk before COMMIT.
 
-JSON lines: a header, one line for each row (the table's place in the header, and its key as PostgreSQL writes it), and
-a last line with their number, so that a file that was cut off is recognised.
+JSON lines: a header, one line for each row (its table's place in the header, tables filled before tables amended; its
+key as PostgreSQL writes it; and of an amended row the values before), and a last line with their number, so that a file
+that was cut off is recognised.
 """
 
 from __future__ import annotations
@@ -22,15 +23,24 @@ from runbooks.rows.names import TableName
 
 FORMAT = "bloom-dr undo 1"
 
-Key = tuple[str, ...]
-"""The values of a primary key, each as its type's output function writes it."""
+Values = tuple[str | None, ...]
+"""Values, each as its type's output function writes it: a row's key, and for an amended one what it held."""
 
 
 class UndoTable(Record):
     name: TableName
     key: tuple[str, ...]
-    """The columns of the primary key."""
+    """The columns that tell its rows apart."""
     rows: int
+
+
+class UndoAmended(UndoTable):
+    columns: tuple[str, ...]
+    """The columns that were set, whose values before are in the file."""
+    compared: tuple[str, ...]
+    """Those that were proved: made by the server, some of them."""
+    rows_table: str
+    """Where on the branch the values set are kept."""
 
 
 class UndoHeader(Record):
@@ -40,6 +50,12 @@ class UndoHeader(Record):
     xid: int
     """The transaction that inserted the rows, in 64 bits; a row keeps the lower 32 in xmin until it is changed."""
     tables: tuple[UndoTable, ...]
+    amended: tuple[UndoAmended, ...] = ()
+
+    @property
+    def entries(self) -> tuple[UndoTable, ...]:
+        """All of them, in the order of the lines' numbers."""
+        return (*self.tables, *self.amended)
 
     @property
     def xmin(self) -> str:
@@ -47,7 +63,7 @@ class UndoHeader(Record):
         return str(self.xid % 2**32)
 
 
-def write(path: Path, header: UndoHeader, rows: Iterable[tuple[int, Key]]) -> None:
+def write(path: Path, header: UndoHeader, rows: Iterable[tuple[int, Values]]) -> None:
     """Write the file whole, mode 0600, and have it on disk on return. Replaces an earlier one. Raises LocalFault."""
     beside = path.with_name(path.name + ".part")
     count = 0
@@ -83,11 +99,11 @@ def read_header(path: Path) -> UndoHeader:
         return _header(path, file)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Key]]:
+def read_rows(path: Path) -> Iterator[tuple[int, Values]]:
     """Every row, after the header; LocalFault at the end if the file is not whole."""
     with _local(path), path.open(encoding="utf-8") as file:
         header = _header(path, file)
-        counts = [0] * len(header.tables)
+        counts = [0] * len(header.entries)
         for line in file:
             parts = json.loads(line)
             if isinstance(parts, dict):
@@ -97,7 +113,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Key]]:
             yield table, tuple(key)
         else:
             raise _not_whole(path, "it has no end")
-        if counts != [table.rows for table in header.tables] or parts != {"rows": sum(counts)} or file.read():
+        if counts != [table.rows for table in header.entries] or parts != {"rows": sum(counts)} or file.read():
             raise _not_whole(path, "its rows are not as many as it says")
 
 

@@ -13,19 +13,22 @@ from runbooks.model.errors import CouldNotVerify, NotFound, ProofFailed
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, same_key
 from runbooks.rows.listed import Listed, listed
-from runbooks.rows.names import TableName
 from runbooks.rows.shape import Table
-from runbooks.rows.undo_file import UndoHeader, read_rows
+from runbooks.rows.undo_file import UndoAmended, UndoHeader, UndoTable, read_rows
 
 _SAFE = "nothing was changed"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The keys of one table's inserted rows, in a temporary table of production's session: k1, k2, ..."""
+    """The keys of one table's rows that a run wrote, in a temporary table of production's session: k1, k2, ...; and of
+    rows that it changed, what they held before: w1, w2, ...
+    """
 
     table: Table
     number: int
+    columns: tuple[str, ...] = ()
+    """The columns that were changed; empty if the rows were inserted."""
 
     @property
     def keys(self) -> sql.Identifier:
@@ -34,6 +37,10 @@ class Kept:
     @property
     def k(self) -> tuple[str, ...]:
         return numbered(len(self.table.key.columns))
+
+    @property
+    def w(self) -> tuple[str, ...]:
+        return numbered(len(self.columns), "w")
 
     def joined(self, how: str) -> sql.Composed:
         """keys AS k, joined to the table's rows AS t."""
@@ -64,8 +71,11 @@ def check_committed(conn: Connection, header: UndoHeader) -> None:
 
 
 def load(conn: Connection, path: Path, header: UndoHeader) -> tuple[Kept, ...]:
-    """The file's keys in temporary tables, for the running transaction. NotFound if a table is gone."""
-    kept = tuple(_create(conn, entry.name, entry.key, number) for number, entry in enumerate(header.tables))
+    """The file's rows in temporary tables, for the running transaction: tables filled before tables amended.
+
+    NotFound if a table, its key or an amended column is gone.
+    """
+    kept = tuple(_create(conn, entry, number) for number, entry in enumerate(header.entries))
     for number, rows in itertools.groupby(read_rows(path), key=lambda row: row[0]):
         query = sql.SQL("COPY {} FROM STDIN").format(kept[number].keys)
         with conn.cursor() as cursor, cursor.copy(query) as copy:
@@ -76,18 +86,21 @@ def load(conn: Connection, path: Path, header: UndoHeader) -> tuple[Kept, ...]:
     return kept
 
 
-def _create(conn: Connection, name: TableName, key: tuple[str, ...], number: int) -> Kept:
-    table = describe(conn, name)
-    if table is None or table.primary is None or table.primary.columns != key:
+def _create(conn: Connection, entry: UndoTable, number: int) -> Kept:
+    table = describe(conn, entry.name)
+    columns = entry.columns if isinstance(entry, UndoAmended) else ()
+    if table is None or table.row_key is None or table.row_key.columns != entry.key or not table.has(columns):
         raise NotFound(
-            f"table {name} with primary key ({', '.join(key)}) does not exist any more",
+            f"table {entry.name} with key ({', '.join(entry.key)}) and these columns does not exist any more: "
+            f"{', '.join(columns) or 'none besides'}",
             safe=_SAFE,
             next_step="it was altered after the run; compare the rows by hand with the undo file",
         )
-    kept = Kept(table, number)
+    kept = Kept(table, number, columns)
+    names = (*entry.key, *columns)
     conn.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} AS t WHERE false").format(
-            kept.keys, fields("t", key, renamed=kept.k), name.identifier
+            kept.keys, fields("t", names, renamed=(*kept.k, *kept.w)), entry.name.identifier
         )
     )
     return kept

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -186,11 +186,23 @@ class Recovery:
 
 
 def recover(
-    pair: Pair, folder: Path, *tables: str, where: str | None = None, accept: Iterable[str] = (), run: str = "run"
+    pair: Pair,
+    folder: Path,
+    *tables: str,
+    where: str | None = None,
+    request: Request | None = None,
+    after: Connection | None = None,
+    accept: Iterable[str] = (),
+    between: Callable[[], None] = lambda: None,
+    run: str = "run",
 ) -> Recovery:
-    """Survey, plan, apply and prove; every record takes the way through JSON that it takes through the journal."""
-    found = survey(pair.production, pair.branch, Request.parse(tables, where))
+    """Survey, plan, apply and prove; every record takes the way through JSON that it takes through the journal.
+
+    `between` is what somebody does after the plan was made.
+    """
+    found = survey(pair.production, pair.branch, request or Request.parse(tables, where), after=after)
     plan = Plan.model_validate_json(make_plan(found, accept_triggers=accept).model_dump_json())
+    between()
     undo = folder / f"{run}.undo.jsonl"
     applied = apply(pair.production, pair.branch, plan, run_id=run, undo_path=undo, before_commit=lambda _: None)
     applied = Applied.model_validate_json(applied.model_dump_json())

@@ -15,6 +15,7 @@ from runbooks.rows.found import Found, Request
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import make_plan
 from runbooks.rows.survey import survey
+from runbooks.rows.undo import apply_undo, survey_undo
 from tests.rows.cluster import CommitsWhenWaitedFor, Pair, Pairs, recover, texts, until, value
 
 SHOP = """
@@ -57,9 +58,10 @@ def test_cascaded_children_of_any_depth_come_back_and_cleared_pointers_are_count
     }
     for table in TABLES[:3]:
         assert texts(pair.production, table) == texts(pair.branch, table)
-    (loose,) = done.plan.found.loose
-    assert (loose.table.name, loose.columns, loose.count, loose.certain) == ("note", ("booking",), 9, True)
-    assert value(pair.production, "SELECT count(*) FROM public.note WHERE booking IS NULL") == 9
+    assert not done.plan.found.loose
+    (pointer,) = done.applied.amended
+    assert (pointer.name.name, pointer.foreign_key, pointer.done) == ("note", "note_booking_fkey", 9)
+    assert texts(pair.production, "public.note") == texts(pair.branch, "public.note")
     assert done.proof.verdict == "passed"
     assert done.proof.proved == done.applied.inserted == 39
 
@@ -477,3 +479,20 @@ def test_a_branch_taken_while_production_was_frozen_can_be_searched(pairs: Pairs
     pair = pairs(SHOP, after=f"DO $$ BEGIN EXECUTE format('{freeze}', current_database()); END $$")
     pair.app.execute("BEGIN READ WRITE; DELETE FROM item WHERE booking = 5; COMMIT")
     assert recover(pair, tmp_path, "item").proof.proved == 3
+
+
+def test_a_table_without_primary_key_is_recovered_by_a_unique_key_that_no_null_gets_around(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    pair = pairs(
+        "CREATE TABLE p (id int PRIMARY KEY);"
+        "CREATE TABLE tag (p int NOT NULL REFERENCES p ON DELETE CASCADE, word text NOT NULL, at date UNIQUE,"
+        " UNIQUE (word, p)); INSERT INTO p VALUES (1), (2); INSERT INTO tag VALUES (1, 'a'), (1, 'b'), (2, 'a')"
+    )
+    pair.app.execute("DELETE FROM p WHERE id = 1; INSERT INTO p VALUES (3); INSERT INTO tag VALUES (3, 'a')")
+    done = recover(pair, tmp_path, "p")
+    assert texts(pair.production, "public.tag") == ["(1,a,)", "(1,b,)", "(2,a,)", "(3,a,)"]
+    assert done.proof.proved == 3
+    undo = survey_undo(pair.production, done.undo)
+    apply_undo(pair.production, undo, undo_path=done.undo, before_commit=lambda _: None)
+    assert texts(pair.production, "public.tag") == ["(2,a,)", "(3,a,)"]

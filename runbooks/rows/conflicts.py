@@ -1,0 +1,194 @@
+"""What only a person can decide: listed with both sides, and settled as far as it was decided."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg import errors, sql
+
+from runbooks.clients.postgres_faults import said
+from runbooks.model.errors import UsageFault
+from runbooks.rows.compose import all_set, fields, numbered, same_key, same_numbers, scratch
+from runbooks.rows.contents import columns
+from runbooks.rows.decisions import THERE, ConflictRow, Kind, Row
+from runbooks.rows.found import Conflict
+from runbooks.rows.listed import listed
+from runbooks.rows.presence import by_key, find_digests
+from runbooks.rows.search import Involved, Search
+from runbooks.rows.shape import UniqueKey
+
+MOST = 1_000
+"""So many conflicts of a table are told row by row; the counts are always whole."""
+_OPEN = sql.SQL("f.state IN ('conflict', 'differs') AND NOT f.settled AND f.kind <> 'later'")
+
+
+def settle(search: Search, *, there: bool) -> int:
+    """Carry out the decisions on conflicts in which a row is there under the key, or on the others; how many fitted.
+
+    A row decided to be as in the past is 'damaged' from now on, if it still is as it was when it was decided.
+    UsageFault for a key that the table cannot have.
+    """
+    return sum(_settle(search, table, there=there) for table in search.involved.values())
+
+
+def _settle(search: Search, table: Involved, *, there: bool) -> int:
+    decisions = search.decisions.of(table.target.name)
+    done = 0
+    for rule in decisions.rules:
+        if (rule.kind in THERE) is there:
+            done += _decide(search, table, rule.kind, rule.decision, sql.SQL("true"))
+    rows = [row for row in decisions.rows if row.decision and (row.kind in THERE) is there]
+    for row in rows:
+        key = sql.SQL("SELECT {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::{} AS {}").format(text, table.source.column(name).type_identifier, sql.Identifier(k))
+                for text, name, k in zip(row.key, table.source.key.columns, table.k, strict=False)
+            )
+        )
+        if len(row.key) != len(table.k):
+            raise _fault(table, f"the key {row.key} does not have {len(table.k)} parts")
+        seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if there else sql.SQL("true")
+        this = sql.SQL("EXISTS (SELECT FROM ({}) AS d WHERE {}) AND {}").format(
+            key, same_numbers("d", table.source.key, "f"), seen
+        )
+        assert row.decision is not None
+        try:
+            done += _decide(search, table, row.kind, row.decision, this)
+        except errors.DataError as error:
+            raise _fault(table, said(error)) from error
+    return done
+
+
+def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: sql.Composable) -> int:
+    what = sql.SQL("settled = true") if decision == "keep" else sql.SQL("state = 'damaged', kind = NULL, why = NULL")
+    return search.run(
+        "UPDATE {found} AS f SET {what} WHERE {open} AND f.kind = {kind} AND {which}",
+        found=table.found,
+        what=what,
+        open=_OPEN,
+        kind=sql.Literal(kind),
+        which=which,
+    )
+
+
+def _fault(table: Involved, why: str) -> UsageFault:
+    return UsageFault(
+        f"a decision on {table.target.name} cannot be carried out: {why}",
+        safe="production was only read",
+        next_step="correct the file given as --resolve, then run the same command again",
+    )
+
+
+def conflicts(search: Search) -> tuple[Conflict, ...]:
+    """The rows that are missing and do not come back, by table and reason."""
+    return tuple(
+        Conflict(table=table.target.name, kind=kind, why=why, settled=settled, **each.model_dump())
+        for table in search.involved.values()
+        for kind, why, settled in search.branch.execute(
+            sql.SQL("SELECT DISTINCT kind, why, settled FROM {} WHERE state = 'conflict' ORDER BY 1, 2, 3").format(
+                table.found
+            )
+        ).fetchall()
+        for rows in [
+            sql.SQL("{} AS f WHERE state = 'conflict' AND kind = {} AND why = {} AND settled = {}").format(
+                table.found, kind, why, settled
+            )
+        ]
+        for each in [listed(search.branch, rows, "f", table.k)]
+    )
+
+
+def conflict_rows(search: Search) -> tuple[ConflictRow, ...]:
+    """Every open conflict with the row as it was and the row that is there now; of each table the first `MOST`."""
+    return tuple(row for table in search.involved.values() for row in _Both(search, table).rows())
+
+
+@dataclass
+class _Both:
+    """The two sides of one table's conflicts."""
+
+    search: Search
+    table: Involved
+
+    def rows(self) -> Iterator[ConflictRow]:
+        names = columns(self.table)
+        first = sql.SQL(
+            "SELECT {}, f.kind, f.why, f.seen FROM {} AS f WHERE {} AND f.kind IS NOT NULL ORDER BY {}"
+        ).format(fields("f", self.table.k), self.table.found, _OPEN, fields("f", self.table.k))
+        limited = sql.SQL("{} LIMIT {}").format(first, MOST)
+        with self.search.candidates(limited) as (open_rows, many):
+            if not many:
+                return
+            there = self._now(open_rows, sql.SQL("o.kind <> 'taken'"), self.table.target.key)
+            holders = [
+                self._now(open_rows, sql.SQL("o.kind = 'taken'"), key)
+                for key in self.table.target.keys
+                if key != self.table.target.key and key.is_plain and self.table.source.has(key.columns)
+            ]
+            query = sql.SQL("SELECT {}, o.kind, o.why, o.seen, {} FROM {} AS o JOIN {} AS t ON {} ORDER BY {}").format(
+                sql.SQL("ARRAY[{}]").format(_texts("o", self.table.k)),
+                _as_json(names),
+                open_rows,
+                self.table.past,
+                same_key("o", self.table.source.key, "t"),
+                fields("o", self.table.k),
+            )
+            for key, kind, why, seen, then in self.search.branch.execute(query).fetchall():
+                found = [side[tuple(key)] for side in (there, *holders) if tuple(key) in side]
+                yield ConflictRow(
+                    table=self.table.target.name,
+                    kind=kind,
+                    why=why,
+                    key=tuple(key),
+                    then=_row(names, then),
+                    now=_row(names, found[0]) if found else None,
+                    seen=seen,
+                )
+
+    def _now(self, open_rows: sql.Identifier, which: sql.Composable, key: UniqueKey) -> dict[tuple[str, ...], str]:
+        """Of each conflict, the row of production that has its value of `key`, as JSON."""
+        table = self.table
+        joined = sql.SQL("{} AS o JOIN {} AS t ON {}").format(
+            open_rows, table.past, same_key("o", table.source.key, "t")
+        )
+        asked = sql.SQL("SELECT {} FROM {} WHERE {} AND {}").format(
+            fields("t", key.columns, renamed=numbered(len(key.columns))), joined, which, all_set("t", key.columns)
+        )
+        side = scratch(f"now_{self.search.number()}")
+        find_digests(
+            self.search.snapshot,
+            self.search.branch,
+            by_key(table.source, table.target, key, asked),
+            _as_json(columns(table)),
+            into=side,
+            many=1,  # no more than MOST: looked up, always
+        )
+        found = self.search.branch.execute(
+            sql.SQL("SELECT ARRAY[{}], n.digest FROM {} JOIN {} AS n ON {} WHERE {}").format(
+                _texts("o", table.k), joined, side, same_key("n", key, "t"), which
+            )
+        ).fetchall()
+        self.search.run("DROP TABLE {side}", side=side)
+        return {tuple(each): text for each, text in found}
+
+
+def _texts(alias: str, names: tuple[str, ...]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("concat({})").format(sql.Identifier(alias, name)) for name in names)
+
+
+def _as_json(names: tuple[str, ...]) -> sql.Composed:
+    """The values of row `t` as text, in order."""
+    # The output function of the type, as in the row's text; a cast to text may trim or translate.
+    values = sql.SQL(", ").join(
+        sql.SQL("CASE WHEN {value} IS DISTINCT FROM NULL THEN concat({value}) END").format(
+            value=sql.Identifier("t", name)
+        )
+        for name in names
+    )
+    return sql.SQL("array_to_json(ARRAY[{}]::text[])::text").format(values)
+
+
+def _row(names: tuple[str, ...], text: str) -> Row:
+    return tuple(zip(names, json.loads(text), strict=True))
