@@ -116,6 +116,7 @@ class RecoveryPlan(Plan):
             tables=tuple(_tables(found)),
             warnings=tuple(_warnings(self)),
             undo="invoke recover.undo with this run's id deletes exactly these rows again, unless changed since",
+            good_until=self.past.expires,
         )
 
 
