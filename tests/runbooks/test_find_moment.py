@@ -12,16 +12,20 @@ from typing import Any
 import pytest
 
 from runbooks import find_moment
+from runbooks.clients.neon import Neon
+from runbooks.clients.neon_types import Branch, Endpoint
 from runbooks.clients.postgres import connect
 from runbooks.engine.console import Console
 from runbooks.engine.journal import FILE_NAME, read
-from runbooks.engine.plan import Verdict
+from runbooks.engine.plan import Ending, Verdict
 from runbooks.engine.step import Ended
-from runbooks.find_moment import MILLISECOND, Located, Request
-from runbooks.model.errors import DatabaseUnreachable, NotFound, OutsideWindow, UsageFault
+from runbooks.find_moment import MILLISECOND, Flip, Located, Place, Probe, Request, SearchPlan
+from runbooks.model.bisection import Answer, Why
+from runbooks.model.errors import DatabaseUnreachable, NeonFault, NotFound, OutsideWindow, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.run_id import RunId
-from runbooks.rows.predicate import Predicate
+from runbooks.model.secret import Secret
+from runbooks.rows.predicate import Predicate, Reading
 from runbooks.sandbox.stack import Stack
 from tests.engine.toy import Silent
 from tests.runbooks.ground import Facts
@@ -175,6 +179,19 @@ def test_a_loss_that_was_made_good_and_came_again_is_told_and_the_last_one_locat
     assert sum("came back between" in text for text in ended.ending.left_open) == 1
 
 
+def test_a_branch_whose_making_failed_half_way_is_removed_too(history: History) -> None:
+    class NeverReady(Neon):
+        def ready(self, branch: Branch) -> tuple[Branch, Endpoint]:
+            assert branch.name in history.facts.branch_names()
+            raise NeonFault("it takes too long", safe="nothing was changed", next_step="invoke run.list")
+
+    facts = history.facts
+    neon = NeverReady(api=facts.api_url, key=Secret(facts.api_key), project_id=facts.project_id)
+    with pytest.raises(NeonFault, match="takes too long"):
+        history.find(Predicate.parse("client", "", "1", ""), open_neon=lambda: neon)
+    assert facts.branch_names() == {"main"}
+
+
 def test_what_did_not_hold_at_the_beginning_is_told_after_one_question(history: History) -> None:
     with pytest.raises(NotFound, match=r"already so at .* CST .*: 0 rows"):
         history.find(Predicate.parse("client", "city = 'Mérida'", "", ""))
@@ -225,18 +242,59 @@ def test_a_search_that_failed_goes_on_where_it_was(history: History) -> None:
     assert questions(history) == len(found.probes)
 
 
-def test_the_preview_promises_the_number_of_questions_and_asks_for_no_consent(capsys: Any) -> None:
-    plan = find_moment.SearchPlan(
+def a_plan() -> SearchPlan:
+    """For a day."""
+    place = Place(
+        environment="production", project="p", branch="br-x", branch_name="main", database="neondb", role="r",
+        history_begins=Moment.parse("2025-12-01T00:00:00Z", now=NOW), zone="America/Mexico_City",
+    )  # fmt: skip
+    return SearchPlan(
         since=Moment.parse("2025-12-02T14:30:00Z", now=NOW),
         until=Moment.parse("2025-12-03T14:30:00Z", now=NOW),
         predicate=Predicate.parse("client", "", "5", ""),
         exact=False,
-        place=find_moment.Place(
-            environment="production", project="p", branch="br-x", branch_name="main", database="neondb", role="r",
-            history_begins=Moment.parse("2025-12-01T00:00:00Z", now=NOW), zone="America/Mexico_City",
-        ),
+        place=place,
         asked_database=None,
-    )  # fmt: skip
+    )
+
+
+def an_ending(*, resolved: bool = True, unsteady: bool = False) -> Ending:
+    plan = a_plan()
+    flip = Flip(before=plan.since, after=plan.until, holds=False)
+    good, bad = (
+        Probe(
+            number=number,
+            answer=Answer(at=number, why=Why.END, holds=number == 1, unchanged_since=number),
+            reading=Reading(table="public.client", rows=9 if number == 1 else 3),
+            resolved=plan.since if resolved else None,
+            lsn=None,
+            branch="br-y",
+            branch_name="probe",
+        )
+        for number in (1, 2)
+    )
+    found = Located(
+        last_good=plan.since,
+        first_bad=plan.until,
+        probes=(good, bad),
+        flips=(flip,),
+        unsteady=(flip,) if unsteady else (),
+    )
+    return find_moment.ending(plan, {"narrow-down": found})
+
+
+def test_a_moment_that_neon_did_not_say_or_an_answer_that_moves_by_itself_is_not_called_proved() -> None:
+    assert an_ending().verdict is Verdict.PROVED
+    unproved = an_ending(resolved=False)
+    assert unproved.verdict is Verdict.INCOMPLETE
+    assert len([text for text in unproved.left_open if "its moment is unproved" in text]) == 2
+    restless = an_ending(unsteady=True)
+    assert restless.verdict is Verdict.INCOMPLETE
+    assert "nothing was committed there" in restless.left_open[0]
+
+
+def test_the_preview_promises_the_number_of_questions_and_asks_for_no_consent(capsys: Any) -> None:
+    plan = a_plan()
     assert plan.confirmation() is None
     Console().preview(plan.preview(), plan.digest)
     told = capsys.readouterr().err
@@ -266,3 +324,27 @@ def test_a_commit_that_neon_tells_cut_off_is_taken_for_the_latest_that_it_can_be
 ) -> None:
     told = Moment.parse(resolved, now=NOW) if resolved else None
     assert find_moment._unchanged_since(5000, told) == known_since
+
+
+@pytest.mark.parametrize(
+    ("since", "end", "says"),
+    [
+        ("", "", "at which all was still well"),
+        ("2025-12-03T14:30:00Z", "2025-12-03T14:30:00Z", "is not before --until"),
+        ("2025-12-03T14:30:00.0001Z", "2025-12-03T14:30:00.0009Z", "is not before --until"),
+        ("2025-12-03 14:30", "", "no zone"),
+        ("2025-12-03T14:30:00Z", "2099-01-01T00:00:00Z", "in the future"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(since: str, end: str, says: str) -> None:
+    with pytest.raises(UsageFault, match=says):
+        Request.parse(
+            since, end, tables="", where="", dropped_by="", sql="SELECT true", database="", exact=False, now=NOW
+        )
+
+
+def test_without_an_end_the_search_goes_on_until_now() -> None:
+    request = Request.parse(
+        "2025-12-03T14:30:00Z", "", tables="t", where="", dropped_by="3", sql="", database="", exact=False, now=NOW
+    )
+    assert request.until == Moment.of(NOW)
