@@ -22,7 +22,7 @@ from runbooks.engine.plan import Previewed
 from runbooks.model.errors import LocalFault
 
 FILE_NAME = "preview.html"
-LONGEST = 4000
+LONGEST = 2000
 """Signs of one value that are shown: a page has to stay one that can be sent. `invoke run.preview --json` has all."""
 
 
