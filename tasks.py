@@ -11,51 +11,15 @@ from invoke import Collection, Exit
 
 from runbooks.cli.backup_commands import backup, schedule
 from runbooks.cli.command import command
+from runbooks.cli.recover_commands import recover
 
 HERE = Path(__file__).resolve().parent
-ENV = "environment of the policy (default: its default_environment)"
 JSON = "print the answer as JSON on stdout"
 RUN = "id of the run, as invoke run.list shows it; may be given without the flag"
 COUNTS = "environment for which it counts: the report is kept in its archive, and its alarms hear of it"
 CONFIRM = "the value that the preview printed: consent to change that target"
 
-recover, run, drill, sandbox, docs = (Collection(name) for name in ("recover", "run", "drill", "sandbox", "docs"))
-
-
-@command(
-    recover,
-    "accidental-delete",
-    dry=True,
-    at="last moment before the loss, with its zone: '2025-12-03 14:30 America/Mexico_City'",
-    tables="tables whose rows are missing, separated by commas",
-    where="SQL condition on the rows of these tables, as they were at that moment",
-    database="database (default: the environment's)",
-    accept_triggers="triggers that may fire, separated by commas",
-    env=ENV,
-    confirm=CONFIRM,
-    json=JSON,
-)
-def accidental_delete(c, at="", tables="", where="", database="", accept_triggers="", env="", confirm="", json=False):
-    """Bring back rows that were deleted at a known moment, with what the delete took with it."""
-    from runbooks.accidental_delete import RUNBOOK, Request
-    from runbooks.cli.desk import Desk
-
-    desk = Desk(c, env, confirm, as_json=json)
-    request = Request.parse(at, tables, where, database, accept_triggers, now=desk.now())
-    return desk.start(RUNBOOK, request)
-
-
-@command(recover, "undo", dry=True, run_id=RUN, confirm=CONFIRM, json=JSON)
-def undo(c, run_id, confirm="", json=False):
-    """Take back exactly the rows that recovery RUN_ID inserted, except those that were changed since."""
-    from runbooks.cli.desk import Desk
-    from runbooks.cli.local import environment_of
-    from runbooks.model.run_id import RunId
-    from runbooks.undo_recovery import RUNBOOK, Request
-
-    recovery = RunId.parse(run_id)
-    desk = Desk(c, environment_of(recovery), confirm, as_json=json)
-    return desk.start(RUNBOOK, Request(recovery=str(recovery)))
+run, drill, sandbox, docs = (Collection(name) for name in ("run", "drill", "sandbox", "docs"))
 
 
 @command(drill, "quarterly", for_=COUNTS, clients="how many clients to seed (default 2000)", json=JSON)
@@ -85,6 +49,18 @@ def run_show(c, run_id, json=False):
     from runbooks.report.runs import shown
 
     return shown(runs(), RunId.parse(run_id), zone())
+
+
+@command(run, "preview", dry=True, run_id=RUN, html="write it as a page to this new file; - is stdout", json=JSON)
+def run_preview(c, run_id, html="", json=False):
+    """What run RUN_ID showed before consent, again; as a page for whoever has to approve with --html FILE."""
+    from runbooks.cli.local import runbook_name_of, runs, zone
+    from runbooks.model.run_id import RunId
+    from runbooks.registry import runbook_named
+    from runbooks.report.previews import shown_again
+
+    wanted = RunId.parse(run_id)
+    return shown_again(runs(), wanted, runbook_named(runbook_name_of(wanted)), zone(), html, as_json=json)
 
 
 @command(run, "verify", dry=True, run_id=RUN, json=JSON)

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
-from runbooks.clients.neon_types import Branch, BranchAt, Window
+from runbooks.clients.neon_types import Branch, Window
 from runbooks.clients.postgres import Connection, Expected, Identity, prove
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
-from runbooks.model.dsn import Dsn, same_database
-from runbooks.model.errors import BloomError, NotFound, UsageFault, WrongTarget
+from runbooks.model.errors import BloomError, NotFound, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
+from runbooks.past.branch import PastBranch, make_branch
+from runbooks.past.session import branch_session
 from runbooks.rows.applied import Applied
 from runbooks.rows.apply import apply
 from runbooks.rows.catalog import resolve
@@ -33,8 +34,6 @@ from runbooks.rows.survey import survey as survey_rows
 from runbooks.rows.transaction import committed
 
 UNDO_FILE = "undo.jsonl"
-QUIET = timedelta(minutes=1)
-"""A last commit earlier than this before the asked moment is worth a word."""
 
 
 class Request(Record):
@@ -67,7 +66,7 @@ class Request(Record):
 
 
 class Place(Record):
-    """Where the rows go, and the branch of the past that they come from."""
+    """Where the rows go."""
 
     project: str
     target: Identity
@@ -77,11 +76,6 @@ class Place(Record):
     history_retention: timedelta
     """What the project keeps, as Neon says."""
     promised_window: timedelta
-    past_branch: str
-    past_branch_name: str
-    past_expires: Moment
-    resolved: Moment | None
-    """The last commit that the branch holds; None if Neon did not say."""
     zone: str
 
 
@@ -89,12 +83,14 @@ class Survey(Record):
     """What was found, before anything in production is changed."""
 
     place: Place
+    past: PastBranch
     found: Found
 
 
 class RecoveryPlan(Plan):
     at: Moment
     place: Place
+    past: PastBranch
     recovery: RowsPlan
 
     @property
@@ -108,21 +104,19 @@ class RecoveryPlan(Plan):
 
     def preview(self) -> Preview:
         place, found = self.place, self.recovery.found
-        resolved = "Neon did not say" if place.resolved is None else place.resolved.both(place.zone)
         return Preview(
             title="bring back deleted rows",
             target=f"{self.rows:,} rows into database {place.target.database} of branch {place.target_branch_name} "
             f"({place.target_branch}), project {place.project}",
             facts=(
-                ("state of", self.at.both(place.zone)),
-                ("last commit in it", resolved),
+                *self.past.facts(place.zone),
                 ("history reaches back to", place.history_begins.both(place.zone)),
-                ("read from branch", f"{place.past_branch_name}, expires {place.past_expires.both(place.zone)}"),
                 ("condition", found.where or "none: every missing row of the named tables"),
             ),
             tables=tuple(_tables(found)),
             warnings=tuple(_warnings(self)),
             undo="invoke recover.undo with this run's id deletes exactly these rows again, unless changed since",
+            good_until=self.past.expires,
         )
 
 
@@ -143,23 +137,22 @@ class BranchRemoved(Record):
 def survey(run: Run[World], request: Request) -> Survey:
     """Reads production; makes the one branch that a preview may make, and removes it again if no plan comes of it."""
     world = run.world
-    now = world.now()
     target = world.target_branch()
-    window = world.neon.window(target, now)
+    window = world.neon.window(target, world.now())
     window.check(request.at)
-    database = request.database or world.environment.database
-    dsn = world.neon.connection(branch=target, database=database, role=world.environment.role)
-    with closing(_open(world, dsn, f"survey {run.id}", run)) as production:
+    database, role = request.database or world.environment.database, world.environment.role
+    wanted = RowsWanted.parse(request.tables, request.where)
+    with closing(branch_session(run, target.id, database, role, f"survey {run.id}")) as production:
         here = prove(production, Expected(database=database, project_id=target.project_id, branch_id=target.id))
-        wanted = RowsWanted.parse(request.tables, request.where)
         resolve(production, wanted.tables)  # a misspelt name must not cost a branch
-        past = _past(run, request, target, now)
+        place = _place(world, target, here, window)
+        past = make_branch(run, target, request.at, database=database, role=role)
         try:
-            found = _compare(run, production, dsn, past, database, wanted)
-            surveyed = Survey(place=_place(world, target, here, window, past, now), found=found)
+            found = _compare(run, production, place, past, wanted)
+            surveyed = Survey(place=place, past=past, found=found)
             plan(request, surveyed)  # what cannot be planned is told while the branch can still be removed
         except BaseException as error:
-            _remove_after(error, world, past)
+            _remove_after(error, run, past)
             raise
     return surveyed
 
@@ -175,7 +168,7 @@ def plan(request: Request, survey: Survey) -> RecoveryPlan:
             next_step="check the condition and the moment; an earlier --at may still have had the rows",
         )
     recovery = make_plan(found, accept_triggers=request.accept_triggers)
-    return RecoveryPlan(at=request.at, place=survey.place, recovery=recovery)
+    return RecoveryPlan(at=request.at, place=survey.place, past=survey.past, recovery=recovery)
 
 
 @contextmanager
@@ -188,11 +181,12 @@ def locked(run: Run[World], plan: RecoveryPlan) -> Iterator[Connection]:
 
 
 def _write_back(running: Running[World, RecoveryPlan]) -> WrittenBack:
-    with _past_session(running) as branch:
+    plan = running.plan
+    with plan.past.session(running, plan.place.zone) as past:
         applied = apply(
             running.held,
-            branch,
-            running.plan.recovery,
+            past,
+            plan.recovery,
             run_id=running.id,
             undo_path=running.folder / UNDO_FILE,
             before_commit=lambda ready: running.note(ready.as_json()),
@@ -209,12 +203,15 @@ def _is_written_back(running: Running[World, RecoveryPlan]) -> WrittenBack | Non
 
 def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
     """In sessions of its own: what others can read."""
-    place = running.plan.place
-    with production_session(running, place, f"proof {running.id}") as production, _past_session(running) as branch:
+    plan, place = running.plan, running.plan.place
+    with (
+        production_session(running, place, f"proof {running.id}") as production,
+        plan.past.session(running, place.zone) as past,
+    ):
         proof = prove_recovery(
             production,
-            branch,
-            running.plan.recovery,
+            past,
+            plan.recovery,
             running.result(WRITE_BACK).applied,
             progress=running.tell,
         )
@@ -222,9 +219,7 @@ def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
 
 
 def _remove_branch(running: Running[World, RecoveryPlan]) -> BranchRemoved:
-    place = running.plan.place
-    running.world.neon.remove_branch(place.past_branch, name=place.past_branch_name)
-    return BranchRemoved(branch=place.past_branch)
+    return BranchRemoved(branch=running.plan.past.remove(running))
 
 
 WRITE_BACK: Step[World, RecoveryPlan, WrittenBack] = Step(
@@ -290,7 +285,7 @@ def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
 
 
 def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> str:
-    state = f"the state of {plan.at.both(plan.place.zone)}"
+    state = f"the state of {plan.past.state(plan.place.zone)}"
     if applied.inserted:
         return f"{applied.inserted - proof.gone:,} rows are back, as in {state}"
     if there == sum(table.asked for table in applied.tables):
@@ -327,30 +322,7 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _open(world: World, dsn: Dsn, name: str, run: Run[World]) -> Connection:
-    limits = world.policy.recovery
-    return world.connect(
-        dsn,
-        application_name=f"bloom-dr {name}",
-        wait=limits.connect_wait,
-        progress=run.tell,
-        lock_timeout=f"{limits.lock_timeout.total_seconds():.0f}s",
-        statement_timeout=f"{limits.statement_timeout.total_seconds():.0f}s",
-    )
-
-
-def _past(run: Run[World], request: Request, target: Branch, now: Moment) -> BranchAt:
-    world = run.world
-    return world.neon.branch_at(
-        parent=target,
-        moment=request.at,
-        name=run.id.branch_name,
-        expires_at=Moment.of(now.utc + world.policy.recovery.branch_lifetime),
-        annotation={"bloom-dr-run": str(run.id)},
-    )
-
-
-def _place(world: World, target: Branch, here: Identity, window: Window, past: BranchAt, now: Moment) -> Place:
+def _place(world: World, target: Branch, here: Identity, window: Window) -> Place:
     return Place(
         project=target.project_id,
         target=here,
@@ -359,73 +331,30 @@ def _place(world: World, target: Branch, here: Identity, window: Window, past: B
         history_begins=window.earliest,
         history_retention=world.neon.project().history_retention,
         promised_window=world.environment.promised_window,
-        past_branch=past.branch.id,
-        past_branch_name=past.branch.name,
-        past_expires=_expiry(past, now, world),
-        resolved=past.resolved,
         zone=world.policy.local_timezone,
     )
 
 
-def _expiry(past: BranchAt, now: Moment, world: World) -> Moment:
-    return past.branch.expires_at or Moment.of(now.utc + world.policy.recovery.branch_lifetime)
+def _compare(run: Run[World], production: Connection, place: Place, past: PastBranch, wanted: RowsWanted) -> Found:
+    past.require_apart(run, place.target_branch)
+    with past.session(run, place.zone) as session:
+        return survey_rows(production, session, wanted, progress=run.tell)
 
 
-def _compare(
-    run: Run[World], production: Connection, dsn: Dsn, past: BranchAt, database: str, wanted: RowsWanted
-) -> Found:
-    world = run.world
-    past_dsn = world.neon.connection(branch=past.branch, database=database, role=world.environment.role)
-    if same_database(dsn, past_dsn):
-        raise WrongTarget(
-            "the branch of the past and production are reached at the same address",
-            safe="nothing was changed in production",
-            next_step="look at both in the Neon console; do not go on with this project before that is understood",
-        )
-    with closing(_open(world, past_dsn, f"past {run.id}", run)) as branch:
-        prove(branch, Expected(database=database, project_id=past.branch.project_id, branch_id=past.branch.id))
-        return survey_rows(production, branch, wanted, progress=run.tell)
-
-
-def _remove_after(error: BaseException, world: World, past: BranchAt) -> None:
+def _remove_after(error: BaseException, run: Run[World], past: PastBranch) -> None:
     try:
-        world.neon.remove_branch(past.branch.id, name=past.branch.name)
+        past.remove(run)
     except BloomError as trouble:
-        error.add_note(f"besides, branch {past.branch.name} could not be removed; it expires by itself: {trouble}")
-
-
-@contextmanager
-def _past_session(running: Running[World, RecoveryPlan]) -> Iterator[Connection]:
-    """A session on the branch of the past. NotFound, saying what to do, if it has expired."""
-    place = running.plan.place
-    try:
-        session = _session(running, place, place.past_branch, f"past {running.id}")
-    except NotFound as gone:
-        raise NotFound(
-            f"branch {place.past_branch_name} of this run is gone; it was to expire at "
-            f"{place.past_expires.both(place.zone)}",
-            safe="no row was written by this attempt",
-            next_step=f"see how far the run came: invoke run.show {running.id}; then start a new one",
-        ) from gone
-    with closing(session):
-        prove(session, running.plan.recovery.found.branch)
-        yield session
+        error.add_note(f"besides, branch {past.name} could not be removed; it expires by itself: {trouble}")
 
 
 @contextmanager
 def production_session(run: Run[World], place: Place, name: str) -> Iterator[Connection]:
     """A session on the surveyed database, proved to be it. Raises WrongTarget, and the errors of connecting."""
-    with closing(_session(run, place, place.target_branch, name)) as session:
-        prove(session, place.target)
+    there = place.target
+    with closing(branch_session(run, place.target_branch, there.database, there.role, name)) as session:
+        prove(session, there)
         yield session
-
-
-def _session(run: Run[World], place: Place, branch_id: str, name: str) -> Connection:
-    """A session on a branch; where and with which password, the API is asked for that very branch."""
-    world = run.world
-    branch = world.neon.branch(branch_id)
-    dsn = world.neon.connection(branch=branch, database=place.target.database, role=place.target.role)
-    return _open(world, dsn, name, run)
 
 
 def _tables(found: Found) -> Iterator[Table]:
@@ -448,10 +377,7 @@ def _tables(found: Found) -> Iterator[Table]:
 
 def _warnings(plan: RecoveryPlan) -> Iterator[str]:
     place, found = plan.place, plan.recovery.found
-    if place.resolved is None:
-        yield "Neon did not say which commit the branch ends with: the moment is unproved"
-    elif plan.at.utc - place.resolved.utc > QUIET:
-        yield f"the last commit is {plan.at.utc - place.resolved.utc} before the moment: right for a quiet database"
+    yield from plan.past.warnings(place.zone)
     if place.history_retention < place.promised_window:
         yield f"Neon keeps {place.history_retention} of history, less than the promised {place.promised_window}"
     for trigger in plan.recovery.suppressed:

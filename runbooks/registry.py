@@ -5,6 +5,7 @@ from __future__ import annotations
 from runbooks import (
     accidental_delete,
     drill,
+    find_moment,
     prune_backups,
     restore_backup,
     sync_backups,
@@ -17,6 +18,7 @@ from runbooks.model.errors import NotFound
 
 RUNBOOKS: tuple[AnyRunbook, ...] = (
     accidental_delete.RUNBOOK,
+    find_moment.RUNBOOK,
     undo_recovery.RUNBOOK,
     restore_backup.RUNBOOK,
     take_backup.RUNBOOK,

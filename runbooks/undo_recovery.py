@@ -20,7 +20,7 @@ from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.journal import FILE_NAME, read
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
-from runbooks.engine.runner import of_another_version
+from runbooks.engine.readback import of_another_version
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.errors import NotFound
 from runbooks.model.record import Record

@@ -9,7 +9,7 @@ import pytest
 
 REQUIRED = "BLOOM_DR_TESTS_REQUIRE_TOOLS"
 """Set by .ci/run after it has installed them: from then on a missing one is a failure, not a skip."""
-PACKAGES = {"aws": "awscli", "age": "age", "gpg": "gnupg"}
+PACKAGES = {"aws": "awscli", "age": "age", "gpg": "gnupg", "chromium": "chromium"}
 
 
 def foreign(program: str) -> str:

@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "report": {"report", "backups", "clients", "engine", "model"},
     "sandbox": {"sandbox", "clients", "model"},
     "cli": {"cli", "", "backups", "clients", "engine", "model", "report", "sandbox"},
+    "past": {"past", "engine", "clients", "rows", "backups", "model", "sandbox"},
     "drills": {"drills", "", "engine", "clients", "backups", "report", "model", "sandbox"},
-    "": {"", "drills", "engine", "clients", "rows", "backups", "report", "model", "sandbox"},
+    "": {"", "drills", "past", "engine", "clients", "rows", "backups", "report", "model", "sandbox"},
 }
 """Folder below runbooks/ ("" for the runbooks themselves) to what its modules may import from runbooks."""
 

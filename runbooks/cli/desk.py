@@ -53,7 +53,7 @@ class Desk:
             open_repository=lambda: _repository(name, environment, policy),
             repository_of=lambda other: _repository(other, _environment(policy, other), policy),
         )
-        self._engine = Engine(self.runs, self.voice, self.now, name, operator)
+        self._engine = Engine(self.runs, self.voice, self.now, name, operator, policy.local_timezone)
         self._dry = bool(c.config.run.dry)  # `invoke --dry` stops shell commands only; we make it mean what it says
         at_terminal = sys.stdin.isatty() and sys.stderr.isatty() and not as_json and not self._dry
         self._consenting = Consenting(

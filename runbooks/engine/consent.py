@@ -6,6 +6,7 @@ import hmac
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from runbooks.engine.plan import Plan
 from runbooks.model.errors import ConsentNeeded, WrongTarget
@@ -33,8 +34,8 @@ class Consenting:
     """Asks a person at a terminal to type the value; None without a terminal."""
 
 
-def obtain(consenting: Consenting, plan: Plan, run_id: RunId) -> Consent | None:
-    """The consent to this plan; None if the plan needs none.
+def obtain(consenting: Consenting, plan: Plan, run_id: RunId, page: Path | None = None) -> Consent | None:
+    """The consent to this plan, whose preview lies at `page`; None if the plan needs none.
 
     Raises ConsentNeeded if there is no value and nobody to ask, WrongTarget if the value is another one.
     """
@@ -50,6 +51,7 @@ def obtain(consenting: Consenting, plan: Plan, run_id: RunId) -> Consent | None:
             "the preview is complete; nothing was changed in the target",
             safe="the target is as it was",
             next_step=f"read the preview, then: {again}",
+            page=page,
         )
     if not hmac.compare_digest(given.encode(), wanted.encode()):
         raise WrongTarget(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import termios
 import time
@@ -14,7 +15,7 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from runbooks.engine.plan import Ending, Preview, Table, Verdict
+from runbooks.engine.plan import Ending, Preview, Previewed, Table, Verdict
 from runbooks.engine.step import Effect, Step
 from runbooks.model.duration import spell
 from runbooks.model.errors import BloomError, ConsentNeeded, LockHeld, NotFound, PolicyFault, UsageFault
@@ -81,7 +82,8 @@ class Console:
         self._line(f"      journal: {folder}", "dim")
         self._watch()
 
-    def preview(self, preview: Preview, digest: str) -> None:
+    def preview(self, preview: Preview, digest: str, page: Path | None = None) -> None:
+        """`page`: where the same lies as a file that can be sent to whoever has to approve."""
         self._rest()
         self._line("")
         self._line(preview.title, "bold underline")
@@ -94,6 +96,8 @@ class Console:
             self._line(f"  ! {warning}", "yellow")
         self._fact("undo", preview.undo)
         self._fact("plan", digest)
+        if page is not None:
+            self._fact("page, to be sent", str(page))
         self._line("")
 
     def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None:
@@ -134,6 +138,8 @@ class Console:
         for note in getattr(error, "__notes__", ()):
             self._line(f"  also:  {note}", "red")
         self._line(f"  safe:  {error.safe}")
+        if isinstance(error, ConsentNeeded) and error.page is not None:
+            self._line(f"  page:  {error.page} (for whoever has to approve)")
         if self.run_id is not None and str(self.run_id) not in error.next_step:
             self._line(f"  run:   {self.run_id} (its story: invoke run.show {self.run_id})")
         self._line(f"  next:  {error.next_step}")
@@ -177,8 +183,8 @@ class Console:
         self._line(table.title)
         grid = Grid(box=None, pad_edge=True, header_style="dim")
         rows = [[Text(printable(" ".join(cell.splitlines()))) for cell in row] for row in table.rows]
-        for head, *cells in zip(table.head, *table.rows, strict=True):
-            _add_column(grid, head, cells, alone=len(table.head) == 1)
+        for column in range(len(table.head)):
+            _add_column(grid, table, column)
         for row in rows:
             grid.add_row(*row)
         self._out.print(grid)
@@ -194,14 +200,23 @@ class Console:
             self._status = None
 
 
-def _add_column(grid: Grid, head: str, cells: list[str], *, alone: bool) -> None:
+def as_text(previewed: Previewed, width: int) -> str:
+    """A preview as a terminal of that width shows it, without its colours."""
+    paper = io.StringIO()
+    terminal = Terminal(file=paper, width=width, highlight=False, force_terminal=False)
+    Console(terminal=terminal).preview(previewed.preview, previewed.digest)
+    return paper.getvalue().strip("\n")
+
+
+def _add_column(grid: Grid, table: Table, column: int) -> None:
     """On a narrow terminal a name goes on in the next line and a number is never cut: consent is given to them. Only a
-    column that is alone, a sample, may lose its end.
+    sample may lose its end.
     """
-    if alone:
+    head = table.head[column]
+    if table.is_sample:
         grid.add_column(Text(head), no_wrap=True, overflow="ellipsis")
-    elif all(cell[:1].isdigit() for cell in cells):
-        longest = max((len(cell) for cell in cells), default=0)
+    elif table.is_numeric(column):
+        longest = max((len(row[column]) for row in table.rows), default=0)
         grid.add_column(Text(head.replace(" ", "\n")), justify="right", min_width=longest, overflow="fold")
     else:
         grid.add_column(Text(head), overflow="fold")

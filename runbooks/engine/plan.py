@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from runbooks.model.moment import Moment
 from runbooks.model.record import Record, digest
 
 
@@ -27,6 +28,15 @@ class Table(Record):
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def is_sample(self) -> bool:
+        """One column: rows of the database, each as one text."""
+        return len(self.head) == 1
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether every cell of a column begins with a digit, so that it is read from the right."""
+        return not self.is_sample and all(row[column][:1].isdigit() for row in self.rows)
+
 
 class Preview(Record):
     """What a person reads before consenting."""
@@ -38,6 +48,20 @@ class Preview(Record):
     tables: tuple[Table, ...]
     warnings: tuple[str, ...]
     undo: str
+    good_until: Moment | None = None
+    """When it can no longer be carried out, as something that it reads will be gone; None if no such end is known."""
+
+
+class Previewed(Record):
+    """A preview and the plan that it is of: all that is told of it wherever else than at the terminal it is read."""
+
+    run_id: str
+    runbook: str
+    environment: str
+    operator: str
+    planned: Moment
+    digest: str
+    preview: Preview
 
 
 class Plan(Record):

@@ -11,14 +11,14 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, Protocol
 
 from runbooks.engine.consent import Consenting, obtain
 from runbooks.engine.deadline import deadline
 from runbooks.engine.journal import Journal
 from runbooks.engine.plan import Ending, Plan, Preview, Verdict
+from runbooks.engine.preview_page import keep_page
+from runbooks.engine.readback import not_ours, parsed, plan_in, previewed
 from runbooks.engine.runs import Runs
 from runbooks.engine.step import AnyRunbook, Effect, Ended, Run, Running, Step
 from runbooks.model.errors import BloomError, JournalBroken, Refused
@@ -31,7 +31,7 @@ class Voice(Protocol):
 
     def say(self, text: str) -> None: ...
     def opened(self, runbook: str, run_id: RunId, folder: Path) -> None: ...
-    def preview(self, preview: Preview, digest: str) -> None: ...
+    def preview(self, preview: Preview, digest: str, page: Path | None) -> None: ...
     def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None: ...
     def step_ended(self, number: int, of: int, step: Step[Any, Any, Any], seconds: float, remark: str) -> None: ...
 
@@ -45,6 +45,8 @@ class Engine:
     now: Callable[[], datetime]
     environment: str
     operator: str
+    zone: str = "UTC"
+    """Where people are: times are told in it and in UTC."""
 
     def start(
         self,
@@ -88,7 +90,8 @@ class Engine:
         run = Run(world, run_id, folder, self.voice.say, partial(self._nested, run_id))
         try:
             plan = self._plan(runbook, run, story)
-            self._consent(plan, run_id, story, consenting)
+            page = self._show(runbook, run, plan, story)
+            self._consent(plan, run_id, story, consenting, page)
             results = self._execute(runbook, run, plan, story)
         except BaseException as error:
             _record_failure(journal, "failed", {}, error)
@@ -116,27 +119,31 @@ class Engine:
         return self.start(runbook, request, world, consenting, run_id)
 
     def _plan(self, runbook: AnyRunbook, run: Run[Any], story: _Story) -> Plan:
-        if (entry := story.last("planned")) is not None:
-            plan: Plan = _parsed(runbook.plan_type, entry["plan"], str(run.id))
-            if plan.digest != entry["digest"]:
-                raise _not_ours(run.id, "its plan reads back differently from what was printed")
-        else:
-            request = _parsed(runbook.request, story.opened["request"], str(run.id))
-            survey = runbook.survey(run, request)
-            story.journal.append("surveyed", {"survey": survey.as_json()})
-            plan = runbook.plan(request, survey)
-            story.journal.append("planned", {"plan": plan.as_json(), "digest": plan.digest})
-        if story.last("executing") is None:
-            self.voice.preview(plan.preview(), plan.digest)
+        if (planned := plan_in(story.journal.entries, runbook, run.id)) is not None:
+            return planned
+        request = parsed(runbook.request, story.opened["request"], str(run.id))
+        survey = runbook.survey(run, request)
+        story.journal.append("surveyed", {"survey": survey.as_json()})
+        plan: Plan = runbook.plan(request, survey)
+        story.journal.append("planned", {"plan": plan.as_json(), "digest": plan.digest})
         return plan
 
-    def _consent(self, plan: Plan, run_id: RunId, story: _Story, consenting: Consenting) -> None:
+    def _show(self, runbook: AnyRunbook, run: Run[Any], plan: Plan, story: _Story) -> Path | None:
+        """The preview, as long as nothing is carried out. Where it asks for consent, the same as a page: its path."""
+        if story.last("executing") is not None:
+            return None
+        shown = previewed(story.journal.entries, runbook, run.id)
+        page = keep_page(shown, run.folder, self.zone) if plan.confirmation() is not None else None
+        self.voice.preview(shown.preview, shown.digest, page)
+        return page
+
+    def _consent(self, plan: Plan, run_id: RunId, story: _Story, consenting: Consenting, page: Path | None) -> None:
         given = story.last("consented")
         if given is not None:
             if given["digest"] != plan.digest:
-                raise _not_ours(run_id, "consent was given to another plan")
+                raise not_ours(run_id, "consent was given to another plan")
             return
-        if consent := obtain(consenting, plan, run_id):
+        if consent := obtain(consenting, plan, run_id, page):
             story.journal.append("consented", consent.as_json())
 
     def _execute(self, runbook: AnyRunbook, run: Run[Any], plan: Plan, story: _Story) -> Mapping[str, Record]:
@@ -217,9 +224,7 @@ class _Story:
 
     def finished(self, step: Step[Any, Any, Any]) -> Record | None:
         done = self._of_step("step-done", step.name)
-        result: Record | None = (
-            _parsed(step.result, done[-1]["result"], self.journal.path.parent.name) if done else None
-        )
+        result: Record | None = parsed(step.result, done[-1]["result"], self.journal.path.parent.name) if done else None
         return result
 
     def results(self, runbook: AnyRunbook) -> Mapping[str, Record]:
@@ -279,31 +284,4 @@ def _vanished(step: Step[Any, Any, Any], run_id: RunId) -> Refused:
         f"step {step.name!r} of run {run_id} was finished, but its effect is not there any more",
         safe="it was not carried out a second time",
         next_step=f"find out who undid it (invoke run.show {run_id}); {step.by_hand}",
-    )
-
-
-T = TypeVar("T", bound=Record)
-
-
-def _parsed(kind: type[T], data: dict[str, Any], run_id: str) -> T:
-    try:
-        return kind.model_validate(data)
-    except ValidationError:
-        raise of_another_version(run_id) from None  # pydantic's words would quote the journal
-
-
-def of_another_version(run_id: str) -> JournalBroken:
-    """What a journal says is not what this version writes."""
-    return JournalBroken(
-        f"the journal of run {run_id} was written by another version of this program",
-        safe="nothing was changed",
-        next_step=f"go on with the version that began it (invoke run.show {run_id} still reads it), or start a new run",
-    )
-
-
-def _not_ours(run_id: RunId, what: str) -> JournalBroken:
-    return JournalBroken(
-        f"run {run_id}: {what}",
-        safe="nothing was executed",
-        next_step="was it planned by another version of this program? start the runbook again",
     )

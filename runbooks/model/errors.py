@@ -7,6 +7,7 @@ Exit codes are a contract for scripts: a number never changes its meaning, and a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -48,6 +49,11 @@ class PolicyFault(BloomError):
 class ConsentNeeded(BloomError):
     exit_code = 10
     meaning = "the preview is done and nothing was changed; the run waits for `--confirm` with the value it printed"
+
+    def __init__(self, happened: str, *, safe: str, next_step: str, page: Path | None = None) -> None:
+        """`page`: the preview as a file that can be sent to whoever has to approve."""
+        super().__init__(happened, safe=safe, next_step=next_step)
+        self.page = page
 
 
 class Incomplete(BloomError):

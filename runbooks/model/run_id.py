@@ -49,5 +49,9 @@ class RunId:
         """The exact name of the recovery branch of this run."""
         return f"bloom-dr-{self.text}"
 
+    def probe_name(self, number: int) -> str:
+        """The exact name of the branch that a search asks its question `number` on."""
+        return f"{self.branch_name}-probe-{number}"
+
     def __str__(self) -> str:
         return self.text

@@ -17,6 +17,7 @@ from runbooks.model.errors import (
     INTERRUPTED,
     UNEXPECTED,
     BloomError,
+    ConsentNeeded,
     CouldNotVerify,
     Incomplete,
     ObjectiveMissed,
@@ -55,7 +56,10 @@ def answer_of(value: Any) -> Answer:
 def of_error(error: BloomError, run_id: RunId | None) -> Answer:
     """The JSON form of a failure; its text is for stderr and comes from the console."""
     told = (error.happened, error.safe, error.next_step)
-    return _failure(type(error).__name__, error.exit_code, run_id, told, getattr(error, "__notes__", ()))
+    answer = _failure(type(error).__name__, error.exit_code, run_id, told, getattr(error, "__notes__", ()))
+    if isinstance(error, ConsentNeeded):
+        answer.data["error"]["page"] = None if error.page is None else str(error.page)
+    return answer
 
 
 def of_interruption(run_id: RunId | None) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from runbooks import accidental_delete, drill, undo_recovery
+from runbooks import accidental_delete, drill, find_moment, undo_recovery
 from runbooks.backups.drill_records import drills
 from runbooks.clients.metrics import Inbox
 from runbooks.clients.repository import Repository
@@ -13,6 +13,7 @@ from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
 from runbooks.model.metrics import Metric
 from runbooks.model.moment import Moment
+from runbooks.rows.predicate import Predicate
 from runbooks.sandbox import incident
 from runbooks.sandbox.incident import Planted
 from tests.runbooks.backup_scenarios import BACKUP_SCENARIOS
@@ -31,6 +32,27 @@ class DeletedRows(Scenario):
         assert ended.ending.verdict is Verdict.PROVED, ended.ending
         assert_recovered(facts, self.planted)
         assert not {name for name in facts.branch_names() if name.startswith("bloom-dr-")}
+
+
+class LossAtAnUnknownMoment(Scenario):
+    runbook = find_moment.RUNBOOK
+    asks = False  # it touches nothing but what it makes
+
+    def prepare(self, facts: Facts) -> find_moment.Request:
+        self.planted = struck(facts)
+        with facts.session() as conn:
+            self.until = incident.now(conn)
+        predicate = Predicate.parse("clients", f"email LIKE 'victim-%{self.planted.tag}'", "", "")
+        return find_moment.Request(since=self.planted.moment, until=self.until, predicate=predicate)
+
+    def check(self, facts: Facts, ended: Ended) -> None:
+        assert ended.ending.verdict is Verdict.PROVED, ended.ending
+        found = ended.results["narrow-down"]
+        assert isinstance(found, find_moment.Located)
+        assert self.planted.accident.utc <= found.first_bad.utc + find_moment.MILLISECOND
+        assert found.last_good < found.first_bad <= self.until
+        assert [probe.number for probe in found.probes] == list(range(1, len(found.probes) + 1))
+        assert facts.branch_names() == {"main"}
 
 
 class UndoneRecovery(Scenario):
@@ -100,7 +122,8 @@ def sent_of_drills(where: Repository) -> list[Metric]:
 
 
 SCENARIOS: dict[str, type[Scenario]] = {
-    kind.runbook.name: kind for kind in (DeletedRows, UndoneRecovery, QuarterlyDrill, *BACKUP_SCENARIOS)
+    kind.runbook.name: kind
+    for kind in (DeletedRows, LossAtAnUnknownMoment, UndoneRecovery, QuarterlyDrill, *BACKUP_SCENARIOS)
 }
 
 
