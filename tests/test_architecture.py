@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "clients": {"clients", "model"},
     "rows": {"rows", "clients", "model"},
     "backups": {"backups", "clients", "model", "sandbox"},
-    "report": {"report", "backups", "clients", "engine", "model"},
+    "report": {"report", "rows", "backups", "clients", "engine", "model"},
     "sandbox": {"sandbox", "clients", "model"},
     "cli": {"cli", "", "backups", "clients", "engine", "model", "report", "sandbox"},
     "past": {"past", "engine", "clients", "rows", "backups", "model", "sandbox"},
