@@ -5,6 +5,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from runbooks.clients.postgres import Connection
+from runbooks.rows import states
 from runbooks.rows.compose import checksum, fields, numbered, row_text, same_key, scratch
 from runbooks.rows.contents import columns
 from runbooks.rows.found import Amendment
@@ -16,15 +17,16 @@ _SAMPLE_LENGTH = 200
 
 
 def set_back(search: Search, table: Involved) -> Amendment | None:
-    """The damaged rows of a table, to be set back whole; None if there are none."""
+    """The rows of a table that are set back whole; None if there are none."""
     names = columns(table)
     v = numbered(len(names), "v")
-    query = sql.SQL("SELECT {}, {}, f.seen FROM {} AS t JOIN {} AS f ON {} WHERE f.state = 'damaged'").format(
+    query = sql.SQL("SELECT {}, {}, f.seen FROM {} AS t JOIN {} AS f ON {} WHERE {}").format(
         fields("f", table.k),
         fields("t", names, renamed=v),
         table.past,
         table.found,
         same_key("f", table.source.key, "t"),
+        states.among(states.SET_BACK),
     )
     return keep(search, table.source, table.target, query, columns=names, guarded=names)
 

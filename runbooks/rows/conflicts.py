@@ -21,13 +21,13 @@ from runbooks.rows.shape import UniqueKey
 
 MOST = 1_000
 """So many conflicts of a table are told row by row; the counts are always whole."""
-_OPEN = sql.SQL("f.state IN ('conflict', 'differs') AND NOT f.settled AND f.kind <> 'later'")
+_OPEN = sql.SQL("f.state IN ('conflict', 'differs', 'edited') AND NOT f.settled AND f.kind <> 'later'")
 
 
 def settle(search: Search, *, there: bool) -> int:
     """Carry out the decisions on conflicts in which a row is there under the key, or on the others; how many fitted.
 
-    A row decided to be as in the past is 'damaged' from now on, if it still is as it was when it was decided.
+    A row decided to be as in the past is to be set back, if it still is as it was when it was decided.
     UsageFault for a key that the table cannot have.
     """
     return sum(_settle(search, table, there=there) for table in search.involved.values())
@@ -62,7 +62,10 @@ def _settle(search: Search, table: Involved, *, there: bool) -> int:
 
 
 def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: sql.Composable) -> int:
-    what = sql.SQL("settled = true") if decision == "keep" else sql.SQL("state = 'damaged', kind = NULL, why = NULL")
+    back = sql.SQL(
+        "state = CASE f.kind WHEN 'edited' THEN 'damaged' WHEN 'reused' THEN 'replaced' ELSE 'doubtful' END, round = 0"
+    )
+    what = sql.SQL("settled = true") if decision == "keep" else back
     return search.run(
         "UPDATE {found} AS f SET {what} WHERE {open} AND f.kind = {kind} AND {which}",
         found=table.found,

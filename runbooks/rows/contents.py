@@ -13,6 +13,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import Refused
+from runbooks.rows import states
 from runbooks.rows.buckets import candidates
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, row_text, same_key, same_numbers, scratch
@@ -28,6 +29,7 @@ MOST = 50_000
 """Without being asked to, more rows than this are not compared; it is said that they were not. With `--changed`, more
 than this are narrowed down by buckets first."""
 
+_OTHERWISE = (states.DIFFERS, states.EDITED)
 _SINCE = "changed since: by the damage or by a person, nobody can say which without --until"
 _EDITED = "changed by the damage and edited since"
 _REUSED = "its key was gone after the damage, and was given to something else since"
@@ -40,7 +42,7 @@ def columns(table: Involved) -> tuple[str, ...]:
 
 
 def find_missing_and_changed(search: Search, table: Involved) -> None:
-    """Note all rows asked for that production lacks ('missing') or has with another content ('differs')."""
+    """Note all rows asked for that production lacks or has with another content."""
     names = columns(table)
     query = candidates(search, table, names) if table.whole and table.matching > MOST else None
     _compare(search, table, table.asked_keys if query is None else query, names, lacking=True)
@@ -102,7 +104,7 @@ def _compare(search: Search, table: Involved, query: sql.Composed, names: tuple[
 
 
 def judge(search: Search, table: Involved, after: Snapshot | None) -> None:
-    """Of the rows that differ: 'damaged' if they are as the damage left them; else with a kind of conflict, or none."""
+    """Of the rows that differ: damaged if they are as the damage left them; else with a kind of conflict, or none."""
     if after is None:
         search.run(
             "UPDATE {found} SET kind = 'changed', why = {why} WHERE state = 'differs'",
@@ -119,7 +121,8 @@ def judge(search: Search, table: Involved, after: Snapshot | None) -> None:
     ):
         search.run(
             "UPDATE {found} AS f SET state = j.state, kind = j.kind, why = j.why FROM (SELECT {v},"
-            " CASE WHEN a.digest = g.seen AND a.digest <> t.then THEN 'damaged' ELSE 'differs' END AS state,"
+            " CASE WHEN a.digest = g.seen AND a.digest <> t.then THEN 'damaged'"
+            " WHEN a.digest IS NULL THEN 'differs' ELSE 'edited' END AS state,"
             " CASE WHEN a.digest IS NULL THEN 'reused' WHEN a.digest = t.then THEN 'later'"
             " WHEN a.digest = g.seen THEN NULL ELSE 'edited' END AS kind,"
             " CASE WHEN a.digest IS NULL THEN {reused} WHEN a.digest = t.then THEN {later}"
@@ -206,14 +209,14 @@ def different(search: Search, compared: frozenset[TableName]) -> tuple[Different
         for table in search.involved.values()
         if table.target.name in compared
         for kind, why, settled in search.branch.execute(
-            sql.SQL("SELECT DISTINCT kind, why, settled FROM {} WHERE state = 'differs' ORDER BY 1, 2, 3").format(
-                table.found
+            sql.SQL("SELECT DISTINCT kind, why, settled FROM {} AS f WHERE {} ORDER BY 1, 2, 3").format(
+                table.found, states.among(_OTHERWISE)
             )
         ).fetchall()
         for rows in [
-            sql.SQL(
-                "{} AS f WHERE state = 'differs' AND (kind, why, settled) IS NOT DISTINCT FROM ({}, {}, {})"
-            ).format(table.found, kind, why, settled)
+            sql.SQL("{} AS f WHERE {} AND (kind, why, settled) IS NOT DISTINCT FROM ({}, {}, {})").format(
+                table.found, states.among(_OTHERWISE), kind, why, settled
+            )
         ]
         for each in [listed(search.branch, rows, "f", table.k)]
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from psycopg import sql
 
+from runbooks.rows import states
 from runbooks.rows.compose import all_set, equal, fields, numbered, points_at, same_key, same_numbers
 from runbooks.rows.fit import can_look_up
 from runbooks.rows.found import AlsoLost
@@ -17,11 +18,6 @@ from runbooks.rows.names import shown
 from runbooks.rows.presence import by_key, by_reference
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import ForeignKey, Table, UniqueKey
-
-_CONFLICT = sql.SQL("state = CASE f.state WHEN 'missing' THEN 'conflict' ELSE 'differs' END")
-
-_LEFT: tuple[str, ...] = ("missing", "differs")
-"""States of rows that the delete took away, whatever stands under their key now."""
 
 
 def mark_conflicts(search: Search) -> None:
@@ -38,11 +34,12 @@ def mark_conflicts(search: Search) -> None:
 
 
 def _mark_taken(search: Search, table: Involved, key: UniqueKey) -> None:
-    values = sql.SQL("SELECT {} FROM {} AS t JOIN {} AS f ON {} WHERE f.state IN ('missing', 'damaged') AND {}").format(
+    values = sql.SQL("SELECT {} FROM {} AS t JOIN {} AS f ON {} WHERE {} AND {}").format(
         fields("t", key.columns, renamed=numbered(len(key.columns))),
         table.past,
         table.found,
         same_key("f", table.source.key, "t"),
+        states.among(states.COMING),
         all_set("t", key.columns),
     )
     with search.candidates(values) as (rows, many):
@@ -55,12 +52,13 @@ def _mark_taken(search: Search, table: Involved, key: UniqueKey) -> None:
             own = numbered(len(table.k), "a")
             search.run(
                 "UPDATE {found} AS f SET {conflict}, kind = 'taken', why = {why} FROM {past} AS t"
-                " WHERE f.state IN ('missing', 'damaged') AND {same}"
+                " WHERE {coming} AND {same}"
                 " AND EXISTS (SELECT FROM {present} AS p WHERE {taken} AND NOT ({itself}))",
                 found=table.found,
-                conflict=_CONFLICT,
+                conflict=states.DEMOTED,
                 why=sql.Literal(f"another row has its value of {shown(key.name)} ({', '.join(key.columns)}) now"),
                 past=table.past,
+                coming=states.among(states.COMING),
                 same=same_key("f", table.source.key, "t"),
                 present=present,
                 taken=equal("p", numbered(len(key.columns)), key.equals, "t", key.columns),
@@ -86,12 +84,11 @@ def _coming(search: Search, tie: ForeignKey, child: str) -> sql.Composable:
     parent = search.involved.get(tie.parent)
     if parent is None or not parent.source.has(tie.parent_columns):
         return sql.SQL("false")
-    return sql.SQL(
-        "EXISTS (SELECT FROM {} AS p JOIN {} AS g ON {} WHERE g.state IN ('missing', 'damaged') AND {})"
-    ).format(
+    return sql.SQL("EXISTS (SELECT FROM {} AS p JOIN {} AS g ON {} WHERE {} AND {})").format(
         parent.past,
         parent.found,
         same_key("g", parent.source.key, "p"),
+        states.among(states.COMING, "g"),
         points_at(child, tie, "p"),
     )
 
@@ -101,13 +98,12 @@ def _parents_there(search: Search, kept: ExitStack, table: Involved, tie: Foreig
     with them.
     """
     names = numbered(len(tie.child_columns))
-    values = sql.SQL(
-        "SELECT DISTINCT {} FROM {} AS t JOIN {} AS f ON {} WHERE f.state IN ('missing', 'damaged') AND {} AND NOT {}"
-    ).format(
+    values = sql.SQL("SELECT DISTINCT {} FROM {} AS t JOIN {} AS f ON {} WHERE {} AND {} AND NOT {}").format(
         fields("t", tie.child_columns, renamed=names),
         table.past,
         table.found,
         same_key("f", table.source.key, "t"),
+        states.among(states.COMING),
         all_set("t", tie.child_columns),
         _coming(search, tie, "t"),
     )
@@ -126,11 +122,12 @@ def _mark_orphans_of(search: Search, table: Involved, tie: ForeignKey, there: sq
         stays = sql.SQL("NOT EXISTS (SELECT FROM {} AS h WHERE {})").format(there, points)
     return search.run(
         "UPDATE {found} AS f SET {conflict}, kind = 'orphan', why = {why} FROM {past} AS t"
-        " WHERE f.state IN ('missing', 'damaged') AND {same} AND {pointing} AND {stays} AND NOT {coming}",
+        " WHERE {due} AND {same} AND {pointing} AND {stays} AND NOT {coming}",
         found=table.found,
-        conflict=_CONFLICT,
+        conflict=states.DEMOTED,
         why=sql.Literal(f"the row of {tie.parent} that it points at is missing too and does not come back with it"),
         past=table.past,
+        due=states.among(states.COMING),
         same=same_key("f", table.source.key, "t"),
         pointing=all_set("t", tie.child_columns),
         stays=stays,
@@ -144,14 +141,15 @@ def also_lost(search: Search) -> tuple[AlsoLost, ...]:
     Without a cascade they were deleted before the row they pointed at. With one, that row is there again under its key,
     as something else: then nobody can say whether they went with the first or were deleted since.
     """
-    plain = ((parent, tie, _LEFT) for parent, tie in search.ties_to_found(("no action", "restrict")))
-    cascades = ((parent, tie, _LEFT[1:]) for parent, tie in search.ties_to_found(("cascade",)))
+    deleted = (*states.RETURNING, *states.DOUBTED)
+    plain = ((parent, tie, deleted) for parent, tie in search.ties_to_found(("no action", "restrict")))
+    cascades = ((parent, tie, states.DOUBTED) for parent, tie in search.ties_to_found(("cascade",)))
     ties = [*plain, *cascades]
-    found = (_also_lost(search, parent, tie, states) for parent, tie, states in ties)
+    found = (_also_lost(search, parent, tie, which) for parent, tie, which in ties)
     return tuple(lost for lost in found if lost)
 
 
-def _also_lost(search: Search, parent: Involved, tie: ForeignKey, states: tuple[str, ...]) -> AlsoLost | None:
+def _also_lost(search: Search, parent: Involved, tie: ForeignKey, which: tuple[str, ...]) -> AlsoLost | None:
     child = search.involved.get(tie.child)
     if child and child.whole:
         return None  # all its rows were looked at
@@ -162,9 +160,9 @@ def _also_lost(search: Search, parent: Involved, tie: ForeignKey, states: tuple[
     source, target = search.pair(tie.child)
     certain = target is None or can_look_up(source, target)
     if target is None or not certain:
-        count = search.count_pointing(parent, tie, unknown, states)
+        count = search.count_pointing(parent, tie, unknown, which)
     else:
-        query = search.pointing(parent, tie, source.key.columns, unknown, states)
+        query = search.pointing(parent, tie, source.key.columns, unknown, which)
         count = _count_absent(search, query, tie, source, target)
     return AlsoLost(table=tie.child, foreign_key=tie.name, count=count, certain=certain) if count else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from runbooks.rows import amendments
+from runbooks.rows import amendments, states
 from runbooks.rows.compose import fields, numbered, points_at, row_text, same_key, same_numbers, scratch
 from runbooks.rows.fit import amend_obstacles, can_look_up
 from runbooks.rows.found import Amendment, Loose
@@ -16,11 +16,6 @@ from runbooks.rows.presence import by_key, find_digests
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import ForeignKey, Table
 
-_CUT = sql.SQL(
-    "(f.state IN ('missing', 'conflict')"
-    " OR f.state = 'differs' AND coalesce(f.kind, 'reused') IN ('changed', 'reused'))"
-)
-"""Rows found that the delete took, whatever stands under their key now."""
 _ELSEWHERE = "set to something else since, and left so"
 _NOT_BACK = "the row they pointed at does not come back"
 
@@ -54,9 +49,10 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
         return
     default = _default(search, tie)
     k, v = numbered(len(source.key.columns)), numbered(len(tie.cleared), "v")
-    query = sql.SQL("SELECT {}, {}, f.state = 'missing' AS returns, md5({}) AS held, md5({}) AS cut FROM {}").format(
+    query = sql.SQL("SELECT {}, {}, {} AS returns, md5({}) AS held, md5({}) AS cut FROM {}").format(
         fields("c", source.key.columns, renamed=k),
         fields("c", tie.cleared, renamed=v),
+        states.among(states.RETURNING),
         row_text("c", tie.child_columns),
         _as_cut("c", tie, default),
         _pointing(parent, tie),
@@ -78,8 +74,8 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
         there = sql.SQL("{} AS c JOIN {} AS p ON {}").format(rows, now, same_numbers("p", target.key, "c"))
         whole = search.involved.get(tie.child)
         if whole:  # a row that is set back whole has its pointers with it
-            there = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS d WHERE d.state = 'damaged' AND {})").format(
-                there, whole.found, same_numbers("d", target.key, "c")
+            there = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS d WHERE {} AND {})").format(
+                there, whole.found, states.among(states.SET_BACK, "d"), same_numbers("d", target.key, "c")
             )
         cut = sql.SQL("{} WHERE p.digest = c.cut").format(there)
         if obstacles or default is None:
@@ -108,7 +104,7 @@ def _pointing(parent: Involved, tie: ForeignKey) -> sql.Composed:
         points_at("c", tie, "p"),
         parent.found,
         same_key("f", parent.source.key, "p"),
-        _CUT,
+        states.among(states.TAKEN),
     )
 
 

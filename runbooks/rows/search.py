@@ -6,7 +6,7 @@ The keys found stay in a table of ours on the branch, so that the plan and its e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import NotFound, Refused
-from runbooks.rows import wanted
+from runbooks.rows import states, wanted
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
 from runbooks.rows.decisions import Decisions
@@ -31,10 +31,8 @@ _SAFE = "production was only read"
 
 @dataclass(frozen=True)
 class Involved:
-    """A table whose rows are searched for; `found` on the branch has k1, k2, ... and what became of the row.
-
-    Its states: missing (to be inserted), conflict (missing, and in the way of something), there (a cascade led to it),
-    differs (there with other content), damaged (the same, to be set back).
+    """A table whose rows are searched for; `found` on the branch has k1, k2, ... and what became of the row (`states`),
+    with the kind and reason of a conflict, and `seen`, the MD5 of the row that is there with other content.
     """
 
     source: Table
@@ -213,28 +211,28 @@ class Search:
         tie: ForeignKey,
         columns: tuple[str, ...],
         condition: sql.Composable,
-        states: Sequence[str] = ("missing",),
+        which: tuple[str, ...] = states.RETURNING,
     ) -> sql.Composed:
         """The rows `c` on the branch that point at rows `f` of `parent` in a state: their `columns` as k1, k2, ..."""
         return sql.SQL("SELECT {} FROM {}").format(
-            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition, states)
+            fields("c", columns, renamed=numbered(len(columns))), self._joined(parent, tie, condition, which)
         )
 
     def count_pointing(
-        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str] = ("missing",)
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, which: tuple[str, ...] = states.RETURNING
     ) -> int:
-        return self.count(self._joined(parent, tie, condition, states))
+        return self.count(self._joined(parent, tie, condition, which))
 
     def _joined(
-        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, states: Sequence[str]
+        self, parent: Involved, tie: ForeignKey, condition: sql.Composable, which: tuple[str, ...]
     ) -> sql.Composed:
-        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE f.state = ANY ({}) AND {}").format(
+        return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE {} AND {}").format(
             tie.child.identifier,
             parent.source.name.identifier,
             points_at("c", tie, "p"),
             parent.found,
             same_key("f", parent.source.key, "p"),
-            list(states),
+            states.among(which),
             condition,
         )
 

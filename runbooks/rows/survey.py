@@ -10,7 +10,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, identity, prove_apart, translated
 from runbooks.model.errors import Refused, WrongTarget
-from runbooks.rows import amendments, conflicts, contents, forecast, pointers
+from runbooks.rows import amendments, conflicts, contents, forecast, pointers, states
 from runbooks.rows.catalog import resolve
 from runbooks.rows.compose import SCRATCH, checksum, fields, row_text, same_key
 from runbooks.rows.fit import common_columns, differences
@@ -159,11 +159,11 @@ def snapshot_of(production: Connection) -> Iterator[Snapshot]:
 
 
 def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
-    states: dict[str, int] = dict(
+    counts: dict[str, int] = dict(
         search.branch.execute(_composed("SELECT state, count(*) FROM {found} GROUP BY state", table))
     )
     cascaded = search.count(_composed("{found} WHERE cascaded", table))
-    missing, conflict = states.get("missing", 0), states.get("conflict", 0)
+    missing, conflict = counts.get(states.MISSING, 0), counts.get(states.CONFLICT, 0)
     asked = table.matching + cascaded
     row = search.branch.execute(_composed(_SIZE, table)).fetchone()
     assert row is not None
@@ -178,7 +178,7 @@ def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
         already_there=asked - missing - conflict,
         compared=compared,
         missing=missing,
-        set_back=states.get("damaged", 0),
+        set_back=sum(counts.get(state, 0) for state in states.SET_BACK),
         in_conflict=conflict,
         key_checksum=key_checksum(search.branch, table.found, table.k),
         size=row[0],
@@ -216,6 +216,11 @@ def _sequence(search: Search, table: Involved, sequence: Sequence) -> SequenceNe
     at = stands_at(production, sequence)
     if not sequence.integers or not table.source.has((sequence.column,)):
         return need(sequence, at, ())
+    there = sql.SQL("{} AS t").format(table.target.name.identifier)
+    coming = sql.SQL("(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE {}) AS t").format(
+        table.past, table.found, same_key("f", table.source.key, "t"), states.among(states.COMING)
+    )
+    return need(sequence, at, ())
     there = sql.SQL("{} AS t").format(table.target.name.identifier)
     coming = sql.SQL(
         "(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE f.state IN ('missing', 'damaged')) AS t"

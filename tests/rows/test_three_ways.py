@@ -321,3 +321,34 @@ def test_a_unique_value_that_is_in_use_by_now_keeps_a_damaged_row_as_it_is(pairs
     assert [(each.kind, each.keys) for each in done.plan.found.different] == [("taken", ("(1)",))]
     assert value(pair.production, "SELECT mail FROM public.client WHERE id = 2") == "m2"
     assert make_plan(done.plan.found).writes == 1
+
+
+def test_a_row_whose_key_was_given_away_comes_back_with_what_the_delete_took_if_a_person_says_so(
+    pairs: Pairs, after: After, tmp_path: Path
+) -> None:
+    pair = pairs(CLINIC)
+    pair.app.execute("DELETE FROM client WHERE id = 1")
+    pair, later = after(pair)
+    pair.app.execute("INSERT INTO client VALUES (1, 'somebody', 'else', 3)")
+    before = lines(pair)
+    rule = {"table": "public.client", "kind": "reused", "decision": "past"}
+    text = json.dumps({"format": "bloom-dr conflicts 1", "rules": [rule], "conflicts": []})
+    request = Request.parse(["client"], changed=True)
+    found = survey(pair.production, pair.branch, request, after=later)
+    assert [(each.kind, each.count) for each in found.different] == [("reused", 1)]
+    assert [(lost.table.name, lost.count) for lost in found.also_lost] == [("visit", 3)]
+    assert {(loose.foreign_key, loose.count) for loose in found.loose} == {
+        ("letter_client_fkey", 2),
+        ("letter_copy_to_fkey", 2),
+    }
+    assert not found.missing + found.amended
+    decided = request.model_copy(update={"decisions": Decisions.parse(text, where="the file")})
+    done = recover(pair, tmp_path, request=decided, after=later)
+    for table in NAMES[:2]:
+        assert texts(pair.production, table) == texts(pair.branch, table)
+    assert value(pair.production, "SELECT count(*) FROM public.letter WHERE 1 IN (client, copy_to)") == 4
+    assert (done.applied.inserted, done.applied.set_back) == (3, 5)
+    assert not done.plan.found.also_lost
+    assert not done.plan.found.loose
+    taken_back(pair, done)
+    assert lines(pair) == before
