@@ -97,7 +97,7 @@ class Console:
         self._fact("undo", preview.undo)
         self._fact("plan", digest)
         if page is not None:
-            self._fact("page, to be sent", str(page))
+            self._fact("as a page, to be sent", str(page))
         self._line("")
 
     def step_started(self, number: int, of: int, step: Step[Any, Any, Any]) -> None:

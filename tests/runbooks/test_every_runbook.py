@@ -193,6 +193,17 @@ def test_a_preview_changes_nothing_but_the_one_branch_that_it_may_make(
     assert len(recorder.writes) <= 1
 
 
+@each_that_asks
+def test_who_has_only_read_the_page_of_a_preview_cannot_consent(book: AnyRunbook, facts: Facts) -> None:
+    request = scenario_of(book).prepare(facts)
+    with pytest.raises(ConsentNeeded) as waiting:
+        facts.engine().start(book, request, facts.world(), Consenting("tester"), RUN)
+    assert waiting.value.page
+    page = waiting.value.page.read_text()
+    assert str(RUN) in page
+    assert waiting.value.next_step.rsplit("--confirm ", 1)[1].strip("'") not in page
+
+
 @each_recovery
 def test_c33_of_two_operators_one_goes_on_and_the_other_is_told_who_holds_it(book: AnyRunbook, facts: Facts) -> None:
     scenario = scenario_of(book)
