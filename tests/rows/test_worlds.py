@@ -19,13 +19,14 @@ from hypothesis import HealthCheck, given, note, settings
 from runbooks.clients.postgres import Connection, connect
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import Refused
+from runbooks.rows.found import Request
 from runbooks.rows.undo import apply_undo, survey_undo
 from tests.rows.cluster import Pair, Pairs, Recovery, login, new_database, recover
 from tests.rows.oracle import Counts, Key, Powers, Row, Ruling, State, States, by_key, rule
 from tests.rows.world import OUTBOX, Table, Values, World, inserted
 from tests.rows.worlds import worlds
 
-TODAY = Powers(other_keys=False, pointers=False, changed=False)
+TODAY = Powers(other_keys=True, pointers=True, changed=True)
 """What is built of decision 10. Whoever builds more of it, switches it on here."""
 
 _EMPTY = """
@@ -153,7 +154,8 @@ def check_outcome(ground: Ground, world: World, states: States, ruling: Ruling, 
 
 def bring_back(ground: Ground, world: World, folder: Path, run: str = "run") -> Recovery:
     names = (world.tables[number].sql for number in world.asked)
-    return recover(ground.pair, folder, *names, where=world.condition, run=run)
+    request = Request.parse(names, world.condition, changed=world.changed)
+    return recover(ground.pair, folder, request=request, after=ground.after if world.until else None, run=run)
 
 
 def check_told(world: World, past: State, ruling: Ruling, done: Recovery) -> None:
