@@ -1,12 +1,14 @@
-"""Rows were deleted at a known moment: bring them back from a branch of the past, exactly.
+"""Rows were deleted at a known moment: bring them back from the past, exactly.
 
-Survey: one short-lived branch at the moment, production's keys compared with it. Plan: which rows come back, which do
+Survey: one short-lived branch at the moment, or a backup that is older than Neon's history; production's keys compared
+with it. Plan: which rows come back, which do
 not and why. Execute: one transaction on production, proved before it commits. Prove: read back afterwards. Nothing that
 exists now is overwritten; a second run inserts nothing.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -17,16 +19,20 @@ from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
 from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
-from runbooks.model.errors import BloomError, NotFound, UsageFault
+from runbooks.model.errors import BloomError, NotFound, OutsideWindow, UsageFault
 from runbooks.model.moment import Moment
 from runbooks.model.record import Record
-from runbooks.past.branch import PastBranch, make_branch
+from runbooks.past import choice
+from runbooks.past.backup import make_backup_past
+from runbooks.past.branch import make_branch
+from runbooks.past.kind import Past
 from runbooks.past.session import branch_session
 from runbooks.rows.applied import Applied
 from runbooks.rows.apply import apply
 from runbooks.rows.catalog import resolve
 from runbooks.rows.found import Conflict, Found, FoundTable
 from runbooks.rows.found import Request as RowsWanted
+from runbooks.rows.names import TableName
 from runbooks.rows.plan import Plan as RowsPlan
 from runbooks.rows.plan import make_plan
 from runbooks.rows.proof import Proof, prove_recovery
@@ -44,9 +50,21 @@ class Request(Record):
     where: str | None = None
     database: str | None = None
     accept_triggers: tuple[str, ...] = ()
+    from_backup: str | None = None
+    """`latest` or the id of a backup: the past to read from, instead of a branch."""
 
     @classmethod
-    def parse(cls, at: str, tables: str, where: str, database: str, accept_triggers: str, *, now: datetime) -> Request:
+    def parse(
+        cls,
+        at: str,
+        tables: str,
+        where: str,
+        database: str,
+        accept_triggers: str,
+        *,
+        now: datetime,
+        from_backup: str = "",
+    ) -> Request:
         """From the command line. Raises UsageFault."""
         named = _split(tables)
         if not at or not named:
@@ -56,13 +74,25 @@ class Request(Record):
                 next_step="invoke recover.accidental-delete --at '2025-12-03 14:30 America/Mexico_City' --tables a,b",
             )
         wanted = RowsWanted.parse(named, where or None)
+        if from_backup:
+            choice.check_name(from_backup)
         return cls(
             at=Moment.parse(at, now=now),
             tables=tuple(str(name) for name in wanted.tables),
             where=wanted.where,
             database=database or None,
             accept_triggers=_split(accept_triggers),
+            from_backup=from_backup or None,
         )
+
+    def command(self, environment: str) -> str:
+        """As it is typed, without the choice of a backup."""
+        given = {
+            "at": self.at.iso(), "tables": ",".join(self.tables), "where": self.where, "database": self.database,
+            "accept-triggers": ",".join(self.accept_triggers), "env": environment,
+        }  # fmt: skip
+        flags = (f"--{name} {shlex.quote(value)}" for name, value in given.items() if value)
+        return f"invoke recover.accidental-delete {' '.join(flags)}"
 
 
 class Place(Record):
@@ -83,14 +113,14 @@ class Survey(Record):
     """What was found, before anything in production is changed."""
 
     place: Place
-    past: PastBranch
+    past: Past
     found: Found
 
 
 class RecoveryPlan(Plan):
     at: Moment
     place: Place
-    past: PastBranch
+    past: Past
     recovery: RowsPlan
 
     @property
@@ -130,30 +160,25 @@ class ProvedRows(Record):
     proof: Proof
 
 
-class BranchRemoved(Record):
-    branch: str
+class PastRemoved(Record):
+    what: str
 
 
 def survey(run: Run[World], request: Request) -> Survey:
-    """Reads production; makes the one branch that a preview may make, and removes it again if no plan comes of it."""
+    """Reads production; makes the one past that a preview may make, and removes it again if no plan comes of it."""
     world = run.world
     target = world.target_branch()
     window = world.neon.window(target, world.now())
-    window.check(request.at)
-    database, role = request.database or world.environment.database, world.environment.role
+    _require_reachable(world, window, request)
     wanted = RowsWanted.parse(request.tables, request.where)
-    with closing(branch_session(run, target.id, database, role, f"survey {run.id}")) as production:
-        here = prove(production, Expected(database=database, project_id=target.project_id, branch_id=target.id))
-        resolve(production, wanted.tables)  # a misspelt name must not cost a branch
-        place = _place(world, target, here, window)
-        past = make_branch(run, target, request.at, database=database, role=role)
-        try:
-            found = _compare(run, production, place, past, wanted)
-            surveyed = Survey(place=place, past=past, found=found)
-            plan(request, surveyed)  # what cannot be planned is told while the branch can still be removed
-        except BaseException as error:
-            _remove_after(error, run, past)
-            raise
+    place, named = _look(run, request, target, window, wanted)
+    past = _make_past(run, request, target, place, named)
+    try:
+        surveyed = Survey(place=place, past=past, found=_compare(run, place, past, wanted))
+        plan(request, surveyed)  # what cannot be planned is told while the past can still be removed
+    except BaseException as error:
+        _remove_after(error, run, past)
+        raise
     return surveyed
 
 
@@ -218,15 +243,15 @@ def _prove(running: Running[World, RecoveryPlan]) -> ProvedRows:
     return ProvedRows(proof=proof)
 
 
-def _remove_branch(running: Running[World, RecoveryPlan]) -> BranchRemoved:
-    return BranchRemoved(branch=running.plan.past.remove(running))
+def _remove_past(running: Running[World, RecoveryPlan]) -> PastRemoved:
+    return PastRemoved(what=running.plan.past.remove(running))
 
 
 WRITE_BACK: Step[World, RecoveryPlan, WrittenBack] = Step(
     name="write-rows-back",
     effect=Effect.CREATES,
     why="one transaction, parents first; it commits only if the rows equal the past's and nothing else changed",
-    by_hand="copy the rows by hand from the branch of the past, which stays until it expires",
+    by_hand="copy the rows by hand from the branch or folder that the preview names, which stays until it expires",
     deadline=timedelta(hours=2),
     result=WrittenBack,
     run=_write_back,
@@ -236,20 +261,20 @@ WRITE_BACK: Step[World, RecoveryPlan, WrittenBack] = Step(
 PROVE: Step[World, RecoveryPlan, ProvedRows] = Step(
     name="prove-rows",
     effect=Effect.READS,
-    why="what counts is what others can read after the commit; the branch of the past is still there to compare with",
-    by_hand="compare the rows named in the undo file with the branch of the past",
+    why="what counts is what others can read after the commit; the past is still there to compare with",
+    by_hand="compare the rows named in the undo file with the branch or folder that the preview names",
     deadline=timedelta(hours=1),
     result=ProvedRows,
     run=_prove,
 )
-REMOVE_BRANCH: Step[World, RecoveryPlan, BranchRemoved] = Step(
-    name="remove-branch",
+REMOVE_PAST: Step[World, RecoveryPlan, PastRemoved] = Step(
+    name="remove-past",
     effect=Effect.DESTROYS,
-    why="only the branch that this run made, by id and exact name; last, as everything was proved by it",
-    by_hand="delete the branch named bloom-dr-RUN_ID in the Neon console, or let it expire",
+    why="only the branch (or the folder with rows of a backup) that this run made; last, as all was proved by it",
+    by_hand="delete the branch named bloom-dr-RUN_ID in the Neon console, or let it expire; the folder: rm -r",
     deadline=timedelta(minutes=10),
-    result=BranchRemoved,
-    run=_remove_branch,
+    result=PastRemoved,
+    run=_remove_past,
 )
 
 
@@ -303,7 +328,7 @@ RUNBOOK: Runbook[World, Request, Survey, RecoveryPlan] = Runbook(
     plan_type=RecoveryPlan,
     survey=survey,
     plan=plan,
-    steps=(WRITE_BACK, PROVE, REMOVE_BRANCH),
+    steps=(WRITE_BACK, PROVE, REMOVE_PAST),
     ending=ending,
     guard=locked,
     page="accidental-delete",
@@ -322,30 +347,62 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _place(world: World, target: Branch, here: Identity, window: Window) -> Place:
-    return Place(
+def _require_reachable(world: World, window: Window, request: Request) -> None:
+    """OutsideWindow, naming the backup that reaches further back, before anything is made."""
+    if request.from_backup is not None and request.at <= window.latest:
+        return
+    try:
+        window.check(request.at)
+    except OutsideWindow as fault:
+        if request.at > window.latest:
+            raise
+        raise choice.outside(world, fault, request.at, request.command(world.name)) from fault
+
+
+def _look(
+    run: Run[World], request: Request, target: Branch, window: Window, wanted: RowsWanted
+) -> tuple[Place, tuple[TableName, ...]]:
+    """Production, and the tables that are meant: a misspelt name must cost neither a branch nor a restore."""
+    world, environment = run.world, run.world.environment
+    database = request.database or environment.database
+    with closing(branch_session(run, target.id, database, environment.role, f"look {run.id}")) as production:
+        here = prove(production, Expected(database=database, project_id=target.project_id, branch_id=target.id))
+        named = resolve(production, wanted.tables)
+    place = Place(
         project=target.project_id,
         target=here,
         target_branch=target.id,
         target_branch_name=target.name,
         history_begins=window.earliest,
         history_retention=world.neon.project().history_retention,
-        promised_window=world.environment.promised_window,
+        promised_window=environment.promised_window,
         zone=world.policy.local_timezone,
     )
+    return place, named
 
 
-def _compare(run: Run[World], production: Connection, place: Place, past: PastBranch, wanted: RowsWanted) -> Found:
+def _make_past(run: Run[World], request: Request, target: Branch, place: Place, named: tuple[TableName, ...]) -> Past:
+    here = place.target
+    if request.from_backup is None:
+        return make_branch(run, target, request.at, database=here.database, role=run.world.environment.role)
+    reaches = place.history_begins < request.at
+    return make_backup_past(run, request.from_backup, request.at, named, here, history_reaches=reaches)
+
+
+def _compare(run: Run[World], place: Place, past: Past, wanted: RowsWanted) -> Found:
     past.require_apart(run, place.target_branch)
-    with past.session(run, place.zone) as session:
+    with (
+        production_session(run, place, f"survey {run.id}") as production,
+        past.session(run, place.zone) as session,
+    ):
         return survey_rows(production, session, wanted, progress=run.tell)
 
 
-def _remove_after(error: BaseException, run: Run[World], past: PastBranch) -> None:
+def _remove_after(error: BaseException, run: Run[World], past: Past) -> None:
     try:
         past.remove(run)
     except BloomError as trouble:
-        error.add_note(f"besides, branch {past.name} could not be removed; it expires by itself: {trouble}")
+        error.add_note(f"besides, {past.if_left}: {trouble}")
 
 
 @contextmanager

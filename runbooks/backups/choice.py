@@ -69,7 +69,7 @@ def choose(
     if isinstance(wanted, LegacyBackup):
         return Choice(_old_file(repository, wanted, place), ())
     found = look_at(repository, wanted, place)
-    if (why := _unusable(found)) is not None:
+    if (why := unusable(found)) is not None:
         raise Refused(
             f"{found.id} {why}",
             safe="nothing was changed, and no target was touched",
@@ -123,7 +123,7 @@ def _of_the_future(one: Listed) -> str:
 
 def _passed_over(one: Listed, found: Listed, rung: Rung) -> str:
     newer = spell(timedelta(seconds=round((one.id.started.utc - found.id.started.utc).total_seconds())))
-    if (why := _unusable(one)) is not None:
+    if (why := unusable(one)) is not None:
         return f"{one.id}, {newer} newer, {why}"
     reasons = []
     if not isinstance(one.access, Readable):
@@ -133,7 +133,8 @@ def _passed_over(one: Listed, found: Listed, rung: Rung) -> str:
     return f"{one.id}, {newer} newer, {' and '.join(reasons)}; to have it, name it instead of latest"
 
 
-def _unusable(one: Listed) -> str | None:
+def unusable(one: Listed) -> str | None:
+    """Why a restore must not rely on it; None: nothing bad is known of it."""
     if not one.complete:
         return "is half a backup: its manifest was never written"
     if one.trouble is not None or one.manifest is None:

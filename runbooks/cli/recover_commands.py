@@ -29,6 +29,7 @@ recover = Collection("recover")
     where="SQL condition on the rows of these tables, as they were at that moment",
     database=DATABASE,
     accept_triggers="triggers that may fire, separated by commas",
+    from_backup="take the rows from a backup instead of Neon's history: its id, or latest (the newest proved one)",
     env=ENV,
     confirm=CONFIRM,
     json=JSON,
@@ -40,6 +41,7 @@ def accidental_delete(
     where: str = "",
     database: str = "",
     accept_triggers: str = "",
+    from_backup: str = "",
     env: str = "",
     confirm: str = "",
     json: bool = False,
@@ -49,7 +51,7 @@ def accidental_delete(
     from runbooks.cli.desk import Desk
 
     desk = Desk(c, env, confirm, as_json=json)
-    request = Request.parse(at, tables, where, database, accept_triggers, now=desk.now())
+    request = Request.parse(at, tables, where, database, accept_triggers, from_backup=from_backup, now=desk.now())
     return desk.start(RUNBOOK, request)
 
 

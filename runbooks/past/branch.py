@@ -52,6 +52,11 @@ class PastBranch(Record):
         elif self.at.utc - self.resolved.utc > QUIET:
             yield f"the last commit is {self.at.utc - self.resolved.utc} before the moment: right for a quiet database"
 
+    @property
+    def if_left(self) -> str:
+        """What it means if it cannot be removed."""
+        return f"branch {self.name} expires by itself"
+
     @contextmanager
     def session(self, run: Run[World], zone: str) -> Iterator[Connection]:
         """A session on it, proved to be on it. NotFound, saying what to do, if it has expired; WrongTarget."""

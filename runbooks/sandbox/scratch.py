@@ -79,13 +79,7 @@ class Scratch:
         account = Account.choose()
         self._root = Path(tempfile.mkdtemp(prefix=MARK, dir=self._place))
         try:
-            account.own(self._root)
-            program = osuser.prepare(self._root, account)
-            if program.version[0] < self._major:
-                raise _too_old(program.version[0], self._major)
-            cluster = Cluster(self._root / "cluster", Toolbox(program, account, secrets.token_urlsafe(24)))
-            account.folder(cluster.home)
-            cluster.create()
+            cluster = new_cluster(self._root, account, self._major)
             self._server = cluster.start(free_port(), RESTORE_SETTINGS)
             self._server.wait()
         except BaseException:
@@ -119,35 +113,60 @@ class Scratch:
 
     def dsn(self, database: str = "postgres") -> Dsn:
         """As the superuser."""
-        password = Secret(self.server.cluster.tools.superuser_password)
-        return Dsn(LOCALHOST, self.server.port, SUPERUSER, password, database, (("sslmode", "disable"),))
+        return superuser(self.server, database)
 
     def database(self, name: str, locale: Locale | None = None) -> Database:
-        """Make an empty database that encodes and sorts text as `locale` says, if this machine can.
-
-        Otherwise in the builtin C.UTF-8 (or `locale`'s encoding in C), and the answer says so. DatabaseFault if the
-        name is taken.
-        """
-        with translated(f"make the database {name}", safe=_SAFE), self.server.connect() as conn:
-            unlike = None
-            if locale is not None:
-                try:
-                    conn.execute(_create(name, locale))
-                    return Database(self.dsn(name), None)
-                except _NOT_HERE as error:
-                    unlike = str(error.diag.message_primary)
-            encoding = locale.encoding if locale else "UTF8"
-            plain = Locale(encoding=encoding, provider="libc", collate="C", ctype="C")
-            builtin = Locale(encoding="UTF8", provider="builtin", collate="C", ctype="C", locale="C.UTF-8")
-            conn.execute(_create(name, builtin if encoding == "UTF8" else plain))
-        return Database(self.dsn(name), unlike)
+        return make_database(self.server, name, locale)
 
     def add_roles(self, names: tuple[str, ...]) -> None:
-        """Make the roles that are not there yet, without login and rights: owners and grants can then be restored."""
-        with translated("make the roles of the backup", safe=_SAFE), self.server.connect() as conn:
-            there = {str(row[0]) for row in conn.execute("SELECT rolname FROM pg_roles")}
-            for name in sorted({*names} - there):
-                conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+        add_roles(self.server, names)
+
+
+def new_cluster(root: Path, account: Account, major: int) -> Cluster:
+    """A new cluster below `root`, a folder of ours that becomes the account's. ToolMissing, SandboxFault."""
+    account.own(root)
+    program = osuser.prepare(root, account)
+    if program.version[0] < major:
+        raise _too_old(program.version[0], major)
+    cluster = Cluster(root / "cluster", Toolbox(program, account, secrets.token_urlsafe(24)))
+    account.folder(cluster.home)
+    cluster.create()
+    return cluster
+
+
+def superuser(server: Server, database: str) -> Dsn:
+    """How the superuser gets into a database of the server."""
+    password = Secret(server.cluster.tools.superuser_password)
+    return Dsn(LOCALHOST, server.port, SUPERUSER, password, database, (("sslmode", "disable"),))
+
+
+def make_database(server: Server, name: str, locale: Locale | None = None) -> Database:
+    """Make an empty database that encodes and sorts text as `locale` says, if this machine can.
+
+    Otherwise in the builtin C.UTF-8 (or `locale`'s encoding in C), and the answer says so. DatabaseFault if the name is
+    taken.
+    """
+    with translated(f"make the database {name}", safe=_SAFE), server.connect() as conn:
+        unlike = None
+        if locale is not None:
+            try:
+                conn.execute(_create(name, locale))
+                return Database(superuser(server, name), None)
+            except _NOT_HERE as error:
+                unlike = str(error.diag.message_primary)
+        encoding = locale.encoding if locale else "UTF8"
+        plain = Locale(encoding=encoding, provider="libc", collate="C", ctype="C")
+        builtin = Locale(encoding="UTF8", provider="builtin", collate="C", ctype="C", locale="C.UTF-8")
+        conn.execute(_create(name, builtin if encoding == "UTF8" else plain))
+    return Database(superuser(server, name), unlike)
+
+
+def add_roles(server: Server, names: tuple[str, ...]) -> None:
+    """Make the roles that are not there yet, without login and rights: owners and grants can then be restored."""
+    with translated("make the roles of the backup", safe=_SAFE), server.connect() as conn:
+        there = {str(row[0]) for row in conn.execute("SELECT rolname FROM pg_roles")}
+        for name in sorted({*names} - there):
+            conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
 
 
 def _create(name: str, locale: Locale) -> sql.Composed:

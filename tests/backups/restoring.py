@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runbooks import restore_backup
 from runbooks.clients.postgres import connect
 from runbooks.clients.repository import Repository
@@ -70,12 +72,10 @@ class Desk:
 
     def plan(self, backup: object, to: str = "rds", **how: Any) -> RestorePlan:
         """As it is printed, before anybody consents."""
-        try:
+        with pytest.raises(ConsentNeeded) as asked:
             self.restore(backup, to, consenting=Consenting("tester"), **how)
-        except ConsentNeeded:
-            pass
-        else:
-            raise AssertionError("nobody was asked")
+        assert asked.value.page
+        assert asked.value.next_step.rsplit("--confirm ", 1)[1] not in asked.value.page.read_text()
         return self.planned(self.last)
 
     def planned(self, run: RunId) -> RestorePlan:

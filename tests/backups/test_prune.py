@@ -134,6 +134,8 @@ def test_the_preview_changes_nothing_and_tells_each_reason(
     with pytest.raises(ConsentNeeded) as asked:
         desk.start(RUNBOOK, BOTH, where, NOBODY)
     assert f"--confirm bloom-backups/{environment}/3" in asked.value.next_step
+    assert asked.value.page
+    assert f"bloom-backups/{environment}/3" not in asked.value.page.read_text()
     assert keys(where) == before
     journal = (desk.runs / "20251203-143000-k7qx" / "journal.jsonl").read_text()
     for reason in ("past its retention", "a pre-migration backup before its release", "within its retention"):
