@@ -9,7 +9,8 @@ exists now is overwritten; a second run inserts nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping as Results
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from runbooks.clients.neon_types import Branch, Window
 from runbooks.clients.postgres import Connection, Expected, Identity, prove
 from runbooks.clients.postgres_lock import hold_lock
 from runbooks.clients.world import World
-from runbooks.engine.plan import Ending, Plan, Preview, Table, Verdict
+from runbooks.engine.plan import Ending, Plan, Preview, Verdict
 from runbooks.engine.step import Effect, Run, Runbook, Running, Step
 from runbooks.model.errors import BloomError, NotFound, OutsideWindow, UsageFault
 from runbooks.model.moment import Moment
@@ -27,11 +28,14 @@ from runbooks.past.backup import make_backup_past
 from runbooks.past.branch import make_branch
 from runbooks.past.kind import Past
 from runbooks.past.session import branch_session
+from runbooks.report import recovery
 from runbooks.rows.applied import Applied
 from runbooks.rows.apply import apply
 from runbooks.rows.catalog import resolve
-from runbooks.rows.found import Conflict, Found, FoundTable
+from runbooks.rows.decisions import Decisions, conflicts_file
+from runbooks.rows.found import Found
 from runbooks.rows.found import Request as RowsWanted
+from runbooks.rows.mapping import Mapping
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import Plan as RowsPlan
 from runbooks.rows.plan import make_plan
@@ -40,6 +44,7 @@ from runbooks.rows.survey import survey as survey_rows
 from runbooks.rows.transaction import committed
 
 UNDO_FILE = "undo.jsonl"
+CONFLICTS_FILE = "conflicts.json"
 
 
 class Request(Record):
@@ -52,20 +57,32 @@ class Request(Record):
     accept_triggers: tuple[str, ...] = ()
     from_backup: str | None = None
     """`latest` or the id of a backup: the past to read from, instead of a branch."""
+    changed: bool = False
+    """Whether rows that are there with other content are meant too."""
+    until: Moment | None = None
+    """After the damage, and before people went on: what tells the damage from their edits."""
+    mapping: Mapping = Mapping()
+    decisions: Decisions = Decisions()
+    files: tuple[tuple[str, str], ...] = ()
+    """The flags that named files, for the command as it is typed."""
 
     @classmethod
     def parse(
         cls,
+        *,
         at: str,
         tables: str,
-        where: str,
-        database: str,
-        accept_triggers: str,
-        *,
-        now: datetime,
+        where: str = "",
+        database: str = "",
+        accept_triggers: str = "",
         from_backup: str = "",
+        changed: bool = False,
+        until: str = "",
+        map_file: str = "",
+        resolve_file: str = "",
+        now: datetime,
     ) -> Request:
-        """From the command line. Raises UsageFault."""
+        """From the command line. Reads the two files. Raises UsageFault."""
         named = _split(tables)
         if not at or not named:
             raise UsageFault(
@@ -76,23 +93,57 @@ class Request(Record):
         wanted = RowsWanted.parse(named, where or None)
         if from_backup:
             choice.check_name(from_backup)
+        moment = Moment.parse(at, now=now)
         return cls(
-            at=Moment.parse(at, now=now),
+            at=moment,
             tables=tuple(str(name) for name in wanted.tables),
             where=wanted.where,
             database=database or None,
             accept_triggers=_split(accept_triggers),
             from_backup=from_backup or None,
+            changed=changed,
+            until=_until(moment, until, now) if _means_changed(changed, until) else None,
+            mapping=Mapping.read(map_file) if map_file else Mapping(),
+            decisions=Decisions.read(resolve_file) if resolve_file else Decisions(),
+            files=tuple((flag, name) for flag, name in (("map", map_file), ("resolve", resolve_file)) if name),
+        )
+
+    @property
+    def wanted(self) -> RowsWanted:
+        return RowsWanted.parse(
+            self.tables, self.where, changed=self.changed, mapping=self.mapping, decisions=self.decisions
         )
 
     def command(self, environment: str) -> str:
         """As it is typed, without the choice of a backup."""
         given = {
             "at": self.at.iso(), "tables": ",".join(self.tables), "where": self.where, "database": self.database,
-            "accept-triggers": ",".join(self.accept_triggers), "env": environment,
+            "accept-triggers": ",".join(self.accept_triggers), "until": self.until and self.until.iso(),
+            **dict(self.files), "env": environment,
         }  # fmt: skip
-        flags = (f"--{name} {shlex.quote(value)}" for name, value in given.items() if value)
-        return f"invoke recover.accidental-delete {' '.join(flags)}"
+        flags = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
+        return " ".join(["invoke recover.accidental-delete", *flags, *(["--changed"] if self.changed else [])])
+
+
+def _means_changed(changed: bool, until: str) -> bool:
+    if until and not changed:
+        raise UsageFault(
+            "--until says what the damage changed, so it goes with --changed",
+            safe="nothing was started",
+            next_step="add --changed, or leave --until out",
+        )
+    return bool(until)
+
+
+def _until(at: Moment, until: str, now: datetime) -> Moment:
+    moment = Moment.parse(until, now=now)
+    if moment <= at:
+        raise UsageFault(
+            "--until is not after --at",
+            safe="nothing was started",
+            next_step="--at is a moment before the damage, --until one after it, before people went on",
+        )
+    return moment
 
 
 class Place(Record):
@@ -115,39 +166,62 @@ class Survey(Record):
     place: Place
     past: Past
     found: Found
+    conflicts_file: str | None
 
 
 class RecoveryPlan(Plan):
     at: Moment
     place: Place
+    until: Moment | None
     past: Past
     recovery: RowsPlan
 
+    conflicts_file: str | None
+    """Where the conflicts lie, to be decided and given back; None if there are none."""
+
     @property
     def rows(self) -> int:
+        """Rows that come back."""
         return self.recovery.rows
 
     def confirmation(self) -> str | None:
-        """Branch, database and number of rows; None if no row is missing, as then nothing is changed."""
-        place = self.place
-        return f"{place.target_branch}/{place.target.database}/{self.rows}" if self.rows else None
+        """Branch, database and number of rows written; None if nothing would be changed."""
+        place, writes = self.place, self.recovery.writes
+        return f"{place.target_branch}/{place.target.database}/{writes}" if writes else None
 
     def preview(self) -> Preview:
         place, found = self.place, self.recovery.found
         return Preview(
             title="bring back deleted rows",
-            target=f"{self.rows:,} rows into database {place.target.database} of branch {place.target_branch_name} "
+            target=f"{_writes(self.recovery)} database {place.target.database} of branch {place.target_branch_name} "
             f"({place.target_branch}), project {place.project}",
             facts=(
                 *self.past.facts(place.zone),
                 ("history reaches back to", place.history_begins.both(place.zone)),
-                ("condition", found.where or "none: every missing row of the named tables"),
+                ("condition", found.where or f"none: every {_meant(found)} row of the named tables"),
+                *self._decisions(),
             ),
-            tables=tuple(_tables(found)),
+            tables=tuple(recovery.tables(found)),
             warnings=tuple(_warnings(self)),
-            undo="invoke recover.undo with this run's id deletes exactly these rows again, unless changed since",
+            undo="invoke recover.undo with this run's id deletes exactly the rows inserted again, and gives those set "
+            "back what they hold now, unless changed since",
             good_until=self.past.expires,
         )
+
+    def _decisions(self) -> Iterator[tuple[str, str]]:
+        if self.until:
+            yield "state after the damage", self.until.both(self.place.zone)
+        if self.conflicts_file:
+            yield "to be decided", f"{self.conflicts_file}: edit it, then run the same command with --resolve and it"
+
+
+def _meant(found: Found) -> str:
+    return "missing or changed" if found.changed else "missing"
+
+
+def _writes(plan: RowsPlan) -> str:
+    amended = recovery.amended(plan.found.amendments)
+    return f"{plan.rows:,} rows into{f' and {amended} in' if amended else ''}"
 
 
 class WrittenBack(Record):
@@ -170,11 +244,15 @@ def survey(run: Run[World], request: Request) -> Survey:
     target = world.target_branch()
     window = world.neon.window(target, world.now())
     _require_reachable(world, window, request)
-    wanted = RowsWanted.parse(request.tables, request.where)
-    place, named = _look(run, request, target, window, wanted)
+    if request.until:
+        window.check(request.until)
+    place, named = _look(run, request, target, window)
     past = _make_past(run, request, target, place, named)
     try:
-        surveyed = Survey(place=place, past=past, found=_compare(run, place, past, wanted))
+        with _after(run, request, target, place) as after:
+            found = _compare(run, place, past, request.wanted, after)
+        file = _write_conflicts(run, found)
+        surveyed = Survey(place=place, past=past, found=found, conflicts_file=file)
         plan(request, surveyed)  # what cannot be planned is told while the past can still be removed
     except BaseException as error:
         _remove_after(error, run, past)
@@ -190,10 +268,17 @@ def plan(request: Request, survey: Survey) -> RecoveryPlan:
         raise NotFound(
             f"at that moment no row{where} was in {', '.join(request.tables)}, so there is nothing to bring back",
             safe="nothing was changed",
-            next_step="check the condition and the moment; an earlier --at may still have had the rows",
+            next_step="check the condition and the moment; an earlier --at may still have had the rows, and invoke "
+            "recover.find finds it",
         )
-    recovery = make_plan(found, accept_triggers=request.accept_triggers)
-    return RecoveryPlan(at=request.at, place=survey.place, past=survey.past, recovery=recovery)
+    return RecoveryPlan(
+        at=request.at,
+        until=request.until,
+        place=survey.place,
+        past=survey.past,
+        recovery=make_plan(found, accept_triggers=request.accept_triggers),
+        conflicts_file=survey.conflicts_file,
+    )
 
 
 @contextmanager
@@ -278,17 +363,14 @@ REMOVE_PAST: Step[World, RecoveryPlan, PastRemoved] = Step(
 )
 
 
-def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
+def ending(plan: RecoveryPlan, results: Results[str, Record]) -> Ending:
     """PROVED only if the rows inserted equal the past's, all others asked for are there, and no loss is left."""
     written, proved = results[WRITE_BACK.name], results[PROVE.name]
     assert isinstance(written, WrittenBack)
     assert isinstance(proved, ProvedRows)
     applied, proof, found = written.applied, proved.proof, plan.recovery.found
-    conflicts = tuple(conflict for table in applied.tables for conflict in table.conflicts)
-    # Whoever names rows wants these very rows; in a whole table it is to be expected that people went on editing.
-    differing = _changed_hands(found) if found.where else ()
-    left_open = (*_conflicts(conflicts), *_cut_loose(found), *differing, *_unproved(proof))
-    verdict = Verdict.PROVED if applied.inserted else Verdict.NOTHING_MISSING
+    left_open = recovery.left_open(found, applied, proof)
+    verdict = Verdict.PROVED if applied.inserted or applied.set_back else Verdict.NOTHING_MISSING
     if left_open:
         verdict = Verdict.INCOMPLETE
     if proof.verdict != "passed":
@@ -299,11 +381,13 @@ def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
         summary=_summary(plan, applied, proof, there),
         facts=(
             ("rows inserted", f"{applied.inserted:,}"),
-            ("proved after the commit", f"{proof.proved:,}"),
+            ("rows set back, and pointers set again", f"{applied.set_back:,}"),
+            ("proved after the commit", f"{proof.proved + proof.proved_set_back:,}"),
             ("changed by others since", f"{proof.changed:,}"),
             ("already there", f"{there:,}"),
-            ("their content", _compared(found)),
-            *(("kept as it is", text) for text in _changed_hands(found)),
+            ("their content", recovery.compared(found)),
+            *(("kept as it is", text) for text in (*recovery.differing(found.different), *recovery.elsewhere(found))),
+            *([("to be decided", plan.conflicts_file)] if plan.conflicts_file else []),
         ),
         left_open=left_open,
     )
@@ -311,10 +395,14 @@ def ending(plan: RecoveryPlan, results: Mapping[str, Record]) -> Ending:
 
 def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> str:
     state = f"the state of {plan.past.state(plan.place.zone)}"
-    if applied.inserted:
-        return f"{applied.inserted - proof.gone:,} rows are back, as in {state}"
+    if applied.inserted or applied.set_back:
+        amended = f", {applied.set_back:,} that were there are set back" if applied.set_back else ""
+        return f"{applied.inserted - proof.gone:,} rows are back{amended}, as in {state}"
     if there == sum(table.asked for table in applied.tables):
-        return f"nothing was changed: no row of {state} is missing; if you miss rows, try an earlier --at"
+        return (
+            f"nothing was changed: no row of {state} is missing; if you miss rows, try an earlier --at "
+            "(invoke recover.find finds the moment)"
+        )
     return f"nothing was changed: no row of {state} could be inserted"
 
 
@@ -359,15 +447,13 @@ def _require_reachable(world: World, window: Window, request: Request) -> None:
         raise choice.outside(world, fault, request.at, request.command(world.name)) from fault
 
 
-def _look(
-    run: Run[World], request: Request, target: Branch, window: Window, wanted: RowsWanted
-) -> tuple[Place, tuple[TableName, ...]]:
+def _look(run: Run[World], request: Request, target: Branch, window: Window) -> tuple[Place, tuple[TableName, ...]]:
     """Production, and the tables that are meant: a misspelt name must cost neither a branch nor a restore."""
     world, environment = run.world, run.world.environment
     database = request.database or environment.database
     with closing(branch_session(run, target.id, database, environment.role, f"look {run.id}")) as production:
         here = prove(production, Expected(database=database, project_id=target.project_id, branch_id=target.id))
-        named = resolve(production, wanted.tables)
+        named = resolve(production, request.wanted.tables)
     place = Place(
         project=target.project_id,
         target=here,
@@ -389,13 +475,45 @@ def _make_past(run: Run[World], request: Request, target: Branch, place: Place, 
     return make_backup_past(run, request.from_backup, request.at, named, here, history_reaches=reaches)
 
 
-def _compare(run: Run[World], place: Place, past: Past, wanted: RowsWanted) -> Found:
+@contextmanager
+def _after(run: Run[World], request: Request, target: Branch, place: Place) -> Iterator[Connection | None]:
+    """A session on a branch of the moment after the damage, which is needed for the comparison only."""
+    if request.until is None:
+        yield None
+        return
+    here, role = place.target, run.world.environment.role
+    name = f"{run.id.branch_name}-after"
+    branch = make_branch(run, target, request.until, database=here.database, role=role, name=name)
+    try:
+        branch.require_apart(run, place.target_branch)
+        with branch.session(run, place.zone) as session:
+            yield session
+    except BaseException as error:
+        _remove_after(error, run, branch)
+        raise
+    branch.remove(run)
+
+
+def _compare(run: Run[World], place: Place, past: Past, wanted: RowsWanted, after: Connection | None) -> Found:
     past.require_apart(run, place.target_branch)
     with (
         production_session(run, place, f"survey {run.id}") as production,
         past.session(run, place.zone) as session,
     ):
-        return survey_rows(production, session, wanted, progress=run.tell)
+        return survey_rows(production, session, wanted, after=after, progress=run.tell)
+
+
+def _write_conflicts(run: Run[World], found: Found) -> str | None:
+    """The conflicts as a file of the run, for a person to decide; its path, or None if there are none."""
+    if not found.conflict_rows:
+        return None
+    path = run.folder / CONFLICTS_FILE
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(
+        conflicts_file(str(run.id), found.conflict_rows, left_out=found.undecided - len(found.conflict_rows))
+    )
+    return str(path)
 
 
 def _remove_after(error: BaseException, run: Run[World], past: Past) -> None:
@@ -414,103 +532,9 @@ def production_session(run: Run[World], place: Place, name: str) -> Iterator[Con
         yield session
 
 
-def _tables(found: Found) -> Iterator[Table]:
-    yield Table(
-        title="rows",
-        head=("table", "come back", "already there", "in conflict", "about", "why"),
-        rows=tuple(
-            (
-                str(table.name), f"{table.missing:,}", f"{table.already_there:,}", f"{table.in_conflict:,}",
-                f"{table.size / 1e6:.1f} MB", "named" if table.named else "the delete cascaded to it",
-            )
-            for table in found.tables
-        ),
-    )  # fmt: skip
-    for table in found.tables:
-        shown = table.samples if table.named else table.samples[:1]
-        if shown:
-            yield Table(title=f"sample of {table.name}", head=("row",), rows=tuple((row,) for row in shown))
-
-
 def _warnings(plan: RecoveryPlan) -> Iterator[str]:
-    place, found = plan.place, plan.recovery.found
+    place = plan.place
     yield from plan.past.warnings(place.zone)
     if place.history_retention < place.promised_window:
         yield f"Neon keeps {place.history_retention} of history, less than the promised {place.promised_window}"
-    for trigger in plan.recovery.suppressed:
-        yield f"trigger {trigger.label} is kept from firing; its table is closed to other writers for that moment"
-    for trigger in plan.recovery.fired:
-        yield f"trigger {trigger.label} FIRES, as accepted; if it changes anything else, all is rolled back"
-    for table in found.tables:
-        yield from _about(table)
-    yield from (f"does not come back: {item}" for item in _conflicts(found.conflicts))
-    yield from (f"not repaired: {item}" for item in _cut_loose(found))
-    yield from _changed_hands(found)
-    for table in found.tables:
-        if table.named and not table.asked:
-            yield f"no row of {table.name} was asked for: none was there at that moment, or none fits the condition"
-        if not table.compared:
-            yield f"rows of {table.name} that are there count by their key; they are too many to compare their content"
-
-
-def _about(table: FoundTable) -> Iterator[str]:
-    for need in table.sequences:
-        if need.move_to is not None:
-            yield f"sequence {need.sequence.name} moves from {need.stands_at} to {need.move_to}"
-        if need.note:
-            yield f"sequence {need.sequence.name}: {need.note}"
-    for difference in table.differences:
-        yield f"schema: {difference}"
-    for index in table.unchecked:
-        yield f"unique index {index} of {table.name} can only be checked by the insert itself"
-
-
-def _conflicts(conflicts: tuple[Conflict, ...]) -> Iterator[str]:
-    for conflict in conflicts:
-        yield f"{conflict.count:,} rows of {conflict.table}: {conflict.why}; {_some(conflict.keys, conflict.count)}"
-
-
-def _changed_hands(found: Found) -> Iterator[str]:
-    for different in found.different:
-        yield (
-            f"{different.count:,} rows of {different.table} are there, but not as they were: changed since, or the key "
-            f"is something else's now; {_some(different.keys, different.count)}"
-        )
-
-
-def _compared(found: Found) -> str:
-    bare = ", ".join(str(table.name) for table in found.tables if not table.compared)
-    return f"not compared in {bare}: too many rows" if bare else "compared"
-
-
-def _cut_loose(found: Found) -> Iterator[str]:
-    for loose in found.loose:
-        about = "" if loose.certain else "at most "
-        yield (
-            f"{about}{loose.count:,} rows of {loose.table} lost {', '.join(loose.columns)} in the delete; "
-            f"{_some(loose.keys, loose.count)}"
-        )
-    for lost in found.also_lost:
-        about = "" if lost.certain else "at most "
-        yield f"{about}{lost.count:,} rows of {lost.table} that pointed there ({lost.foreign_key}) are missing too"
-
-
-def _unproved(proof: Proof) -> Iterator[str]:
-    for table in proof.tables:
-        name, gone, different = table.result.name, table.gone, table.different
-        if gone.count:
-            yield f"{gone.count:,} rows of {name} were deleted by others since; {_some(gone.keys, gone.count)}"
-        if different.count:
-            yield f"{different.count:,} rows of {name} differ from the past; {_some(different.keys, different.count)}"
-        if table.lost_since.count:
-            lost = table.lost_since
-            yield (
-                f"{lost.count:,} more rows of {name} have gone since the survey: if something still deletes, stop it "
-                f"and start a new run; {_some(lost.keys, lost.count)}"
-            )
-        if not table.holds and not different.count:
-            yield f"of {table.result.inserted:,} rows inserted into {name} only {table.proved:,} are accounted for"
-
-
-def _some(keys: tuple[str, ...], count: int) -> str:
-    return f"keys {', '.join(keys)}{' …' if count > len(keys) else ''}"
+    yield from recovery.warnings(plan.recovery)

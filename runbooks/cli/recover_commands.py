@@ -29,6 +29,10 @@ recover = Collection("recover")
     where="SQL condition on the rows of these tables, as they were at that moment",
     database=DATABASE,
     accept_triggers="triggers that may fire, separated by commas",
+    changed="also set back rows that are there with other content, as far as that is certain",
+    until="a moment after the damage, before people went on: tells damage from later edits (with --changed)",
+    map="TOML file that says how rows fit a table that was altered since",
+    resolve="conflicts.json of an earlier run, with decisions filled in",
     from_backup="take the rows from a backup instead of Neon's history: its id, or latest (the newest proved one)",
     env=ENV,
     confirm=CONFIRM,
@@ -41,6 +45,10 @@ def accidental_delete(
     where: str = "",
     database: str = "",
     accept_triggers: str = "",
+    changed: bool = False,
+    until: str = "",
+    map: str = "",
+    resolve: str = "",
     from_backup: str = "",
     env: str = "",
     confirm: str = "",
@@ -51,7 +59,19 @@ def accidental_delete(
     from runbooks.cli.desk import Desk
 
     desk = Desk(c, env, confirm, as_json=json)
-    request = Request.parse(at, tables, where, database, accept_triggers, from_backup=from_backup, now=desk.now())
+    request = Request.parse(
+        at=at,
+        tables=tables,
+        where=where,
+        database=database,
+        accept_triggers=accept_triggers,
+        from_backup=from_backup,
+        changed=changed,
+        until=until,
+        map_file=map,
+        resolve_file=resolve,
+        now=desk.now(),
+    )
     return desk.start(RUNBOOK, request)
 
 

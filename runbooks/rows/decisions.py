@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, ValidationError
@@ -109,6 +110,15 @@ class Decisions(Record):
             if row.set and (row.kind in THERE or row.decision):
                 raise _fault(where, f"{row.table} {row.key}: set is for rows that are missing, and stands alone")
         return cls(rows=rows, rules=found.rules)
+
+    @classmethod
+    def read(cls, path: str) -> Decisions:
+        """UsageFault if the file cannot be read, or is not one of decisions."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _fault(path, str(error)) from error
+        return cls.parse(text, where=path)
 
     def of(self, table: TableName) -> Decisions:
         name = str(table)

@@ -198,5 +198,11 @@ class Found(Record):
         """Rows of production that are changed: set back, or given their pointer again."""
         return sum(amendment.count for amendment in self.amendments)
 
+    @property
+    def undecided(self) -> int:
+        """Conflicts that a person may decide."""
+        missing = sum(one.count for one in self.conflicts if not one.settled)
+        return missing + sum(one.count for one in self.different if one.kind and not one.settled)
+
     def conflicts_of(self, name: TableName) -> tuple[Conflict, ...]:
         return tuple(conflict for conflict in self.conflicts if conflict.table == name)

@@ -375,6 +375,6 @@ def test_without_a_proved_backup_from_before_the_moment_nothing_is_begun(ground:
 def test_an_old_single_file_is_refused_where_the_command_is_read() -> None:
     with pytest.raises(UsageFault, match="old single file"):
         accidental_delete.Request.parse(
-            "2025-12-03T14:30Z", "client", "", "", "", now=datetime.now(UTC),
+            at="2025-12-03T14:30Z", tables="client", now=datetime.now(UTC),
             from_backup="production/2025/12/bloom_backup_20251203_020000.sql.gz",
         )  # fmt: skip
