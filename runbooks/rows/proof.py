@@ -183,7 +183,8 @@ def _compare(
     names = tuple(column.name for column in common_columns(found.source, one.table))
     _send_digests(production, branch, found.source.name.identifier, header, one, names)
     past = sql.SQL("{} AS t ON {}").format(found.past, same_key("k", found.source.key, "t"))
-    proved, different = _equal_on_branch(branch, one, past, row_text("t", names))
+    there = sql.Identifier("t", one.table.key.columns[0])
+    proved, different = _equal_on_branch(branch, one, past, there, row_text("t", names))
     return ProvedTable(
         result=_result(applied, found),
         proved=proved,
@@ -199,7 +200,8 @@ def _compare_amended(
 ) -> ProvedAmendment:
     _send_digests(production, branch, entry.name.identifier, header, one, entry.compared)
     past = sql.SQL("{} AS t ON {}").format(scratch(entry.rows_table), same_numbers("k", one.table.key, "t"))
-    proved, different = _equal_on_branch(branch, one, past, row_text("t", numbered(len(entry.compared), "v")))
+    text = row_text("t", numbered(len(entry.compared), "v"))
+    proved, different = _equal_on_branch(branch, one, past, sql.Identifier("t", "k1"), text)
     return ProvedAmendment(
         result=result,
         proved=proved,
@@ -235,10 +237,12 @@ def _send_digests(
     branch.execute(sql.SQL("ANALYZE {}").format(_SENT))
 
 
-def _equal_on_branch(branch: Connection, one: Kept, past: sql.Composed, text: sql.Composed) -> tuple[int, Listed]:
-    # A row that the branch does not have is different too.
+def _equal_on_branch(
+    branch: Connection, one: Kept, past: sql.Composed, there: sql.Identifier, text: sql.Composed
+) -> tuple[int, Listed]:
+    # A row that the branch does not have is different too: then the column of its key is null.
     rows = sql.SQL("{} AS k LEFT JOIN {}").format(_SENT, past)
-    same = sql.SQL("t IS DISTINCT FROM NULL AND k.md5 = md5({})").format(text)
+    same = sql.SQL("{} IS DISTINCT FROM NULL AND k.md5 = md5({})").format(there, text)
     row = branch.execute(sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {}").format(same, rows)).fetchone()
     assert row is not None
     sent, proved = row
