@@ -2,7 +2,7 @@
 
 Points are counted where the process touches something outside itself: lines of the journal, places in the source that
 speak to a database or change an object of the archive after the consent (each place once), calls that change something
-at Neon, what a drill leaves where it counts. It exits with 0 if the run ended before the point was reached.
+at Neon, what a drill leaves where it counts, servers of its own. It exits with 0 if the run ended before that.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from runbooks.clients.metrics import Inbox
 from runbooks.engine.journal import Journal
 from runbooks.model.drill import run_of_report
 from runbooks.model.run_id import RunId
+from runbooks.sandbox.cluster import Cluster, Server
+from runbooks.sandbox.kept import Kept
 from tests.runbooks.ground import Facts
+from tests.runbooks.past_scenario import RowsFromBackup
 from tests.runbooks.scenario import YES
 from tests.runbooks.scenarios import SCENARIOS
 
 
 def main() -> None:
     order = json.loads(sys.stdin.read())
-    facts, runbook = Facts(**order["facts"]), SCENARIOS[order["scenario"]].runbook
+    scenarios = SCENARIOS | {RowsFromBackup.name: RowsFromBackup}
+    facts, runbook = Facts(**order["facts"]), scenarios[order["scenario"]].runbook
     request = runbook.request.model_validate(order["request"])
     ARM[order["kind"]](order["point"], order["side"])
     facts.engine().start(runbook, request, facts.world(), YES, RunId.parse(order["run_id"]))
@@ -106,7 +110,17 @@ def _change(point: int, side: str) -> None:
     _armed(httpx.Client, "send", point, side, counts=lambda _client, request, **_: request.method != "GET")
 
 
-ARM = {"journal": _journal, "statement": _statement, "change": _change, "object": _object, "report": _report}
+def _server(point: int, side: str) -> None:
+    """Where a run makes, starts, stops and removes a PostgreSQL of its own, the survey included."""
+    numbers = itertools.count(1)
+    for kind, name in ((Cluster, "create"), (Cluster, "start"), (Server, "stop"), (Kept, "remove")):
+        _armed(kind, name, point, side, numbers=numbers)
+
+
+ARM = {
+    "journal": _journal, "statement": _statement, "change": _change, "object": _object, "report": _report,
+    "server": _server,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,11 @@ class Scenario(ABC):
     every = 1
     """Of so many lines of its journal it is killed at one."""
 
+    @property
+    def name(self) -> str:
+        """By which another process finds it."""
+        return str(self.runbook.name)
+
     @abstractmethod
     def prepare(self, facts: Facts) -> Record: ...
 

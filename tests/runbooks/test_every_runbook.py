@@ -98,7 +98,7 @@ def test_no_secret_is_written_into_the_runs_folder(book: AnyRunbook, facts: Fact
 def killed(facts: Facts, scenario: Scenario, kind: str, point: int, side: str) -> bool:
     """Carry out the scenario's runbook in another process, killed at `point`; False if it ended before."""
     order = {
-        "facts": dataclasses.asdict(facts), "scenario": scenario.runbook.name, "kind": kind, "point": point,
+        "facts": dataclasses.asdict(facts), "scenario": scenario.name, "kind": kind, "point": point,
         "side": side, "run_id": str(RUN), "request": scenario.prepare(facts).as_json(),
     }  # fmt: skip
     done = subprocess.run(

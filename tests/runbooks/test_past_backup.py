@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from runbooks import accidental_delete, take_backup, undo_recovery
+from runbooks import accidental_delete, undo_recovery
 from runbooks.backups.catalog import look_at
 from runbooks.backups.prove import store
 from runbooks.clients.archive import Archive
@@ -27,6 +27,7 @@ from runbooks.model.run_id import RunId
 from runbooks.past.backup import PastBackup
 from runbooks.past.folder import folder_of, remove
 from tests.runbooks.ground import Facts, journal_text
+from tests.runbooks.past_scenario import assert_nothing_left, back_up, servers_below
 from tests.runbooks.scenario import YES
 from tests.stack import Stack, stack_root
 
@@ -106,39 +107,12 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         assert_nothing_left(home)
 
 
-def assert_nothing_left(home: Path) -> None:
-    assert not list(home.glob("bloom-dr-*")), "readable rows were left behind"
-    assert not servers_below(home)
-
-
-def servers_below(home: Path) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(home) in command:
-            found.append(command)
-    return found
-
-
 @pytest.fixture(scope="module")
 def backed_up(running: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[BackupId, Moment]:
     facts = Facts.of(running, tmp_path_factory.mktemp("backup"), archive=True)
     with facts.session() as conn:
         conn.execute(TABLES)
     return back_up(facts)
-
-
-def back_up(facts: Facts) -> tuple[BackupId, Moment]:
-    ended = facts.engine().start(take_backup.RUNBOOK, take_backup.Request(tier=Tier.DAILY), facts.world(), YES)
-    taken = ended.results["take"]
-    assert isinstance(taken, take_backup.Taken)
-    with facts.session() as conn:
-        row = conn.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None
-        return BackupId.parse(taken.id), Moment.of(row[0])
 
 
 @pytest.fixture
