@@ -143,6 +143,8 @@ ORDER BY a.attnum
 # The equality of a column is strategy 3 of the B-tree family its index uses; other access methods give none.
 _UNIQUE_KEYS = """
 SELECT c.relname AS name, i.indisprimary AS primary, i.indpred IS NOT NULL AS partial, i.indimmediate AS immediate,
+       ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, true) FROM generate_series(1, i.indnkeyatts) AS n) AS expressions,
+       pg_get_expr(i.indpred, i.indrelid) AS predicate,
        CASE WHEN i.indexprs IS NULL THEN part.columns ELSE '[]' END AS columns,
        CASE WHEN i.indisexclusion THEN '[]' ELSE part.equals END AS equals
 FROM pg_index AS i

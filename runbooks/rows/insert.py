@@ -9,11 +9,11 @@ from psycopg import sql
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.applied import AppliedTable
-from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
+from runbooks.rows.compose import all_set, equal, fields, numbered, row_text, same_key, same_numbers
 from runbooks.rows.decisions import Kind
 from runbooks.rows.found import Conflict, FoundTable
 from runbooks.rows.listed import listed
-from runbooks.rows.shape import ForeignKey
+from runbooks.rows.shape import ForeignKey, UniqueKey
 from runbooks.rows.stage import Staged
 from runbooks.rows.transaction import ROLLED_BACK
 
@@ -31,6 +31,10 @@ def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
     One statement for the group: foreign keys are checked at its end, so circles and self references need no order and
     no deferrable constraints.
     """
+    for one in group:
+        for key in one.table.target.keys:
+            if key != one.key and key.equals:
+                _mark_taken(conn, one, key)
     while sum(_mark_orphans(conn, one, tie, group) for one in group for tie in one.table.target.parents):
         pass
     parts = sql.SQL(", ").join(_insert(one, number) for number, one in enumerate(group))
@@ -51,6 +55,47 @@ def _same(one: Staged, fate: str, row: str) -> sql.Composed:
 def _in_table(one: Staged, table: str, row: str) -> sql.Composed:
     """The table's row has the key of our staged row."""
     return equal(table, one.key.columns, one.key.equals, row, one.staged(one.key.columns))
+
+
+def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
+    """Rows of which another row has the unique value by now: ON CONFLICT would leave them out, but then what points at
+    them in the same statement would fail all of it.
+    """
+    places = dict(zip(one.names, one.c, strict=True))
+    columns = [
+        sql.SQL("{} AS {}").format(
+            sql.Identifier(places[column.name])
+            if column.name in places
+            else sql.SQL("NULL::{}").format(column.type_identifier),
+            sql.Identifier(column.name),
+        )
+        for column in one.table.target.columns
+    ]
+    u = numbered(len(key.expressions), "bloom_u")
+    values = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(sql.SQL(text), sql.Identifier(name))
+        for text, name in zip(key.expressions, u, strict=True)
+    )
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO {fates} SELECT {k}, {conflict}"
+            " FROM (SELECT {key}, {values} FROM (SELECT {columns} FROM {rows}) AS x WHERE {where}) AS s"
+            " WHERE EXISTS (SELECT FROM (SELECT {values} FROM {table} AS x WHERE {where}) AS t WHERE {same})"
+            " AND NOT EXISTS (SELECT FROM {fates} AS f WHERE {known})"
+        ).format(
+            fates=one.fates,
+            k=fields("s", one.k),
+            conflict=CONFLICT,
+            key=fields(None, one.key.columns, renamed=one.k),
+            values=values,
+            columns=sql.SQL(", ").join(columns),
+            rows=one.rows,
+            where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
+            table=one.name.identifier,
+            same=equal("t", u, key.equals, "s", u),
+            known=same_numbers("f", one.key, "s"),
+        )
+    )
 
 
 def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequence[Staged]) -> int:

@@ -57,6 +57,10 @@ class UniqueKey(Record):
     """The equality of each column; empty if one has none (exclusion, without overlaps)."""
     partial: bool
     immediate: bool
+    expressions: tuple[str, ...]
+    """What it compares, as the server spells it: columns and expressions."""
+    predicate: str | None
+    """Of a partial one."""
 
     @property
     def is_plain(self) -> bool:

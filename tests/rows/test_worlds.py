@@ -175,13 +175,17 @@ def check_told(world: World, past: State, ruling: Ruling, done: Recovery) -> Non
     def listed(rows: Iterator[Row]) -> set[tuple[int, str]]:
         return {(number, shown(number, key)) for number, key in rows}
 
-    assert {
-        (number, key) for number, result in told.items() for conflict in result.conflicts for key in conflict.keys
-    } == listed(iter(ruling.conflicts))
     found = done.plan.found
-    assert {
-        (places[each.table.schema, each.table.name], key) for each in found.different for key in each.keys
-    } == listed(iter(ruling.different))
+    others = {
+        (places[each.table.schema, each.table.name], key, each.kind is not None)
+        for each in found.different
+        for key in each.keys
+    }
+    missing = {
+        (number, key) for number, result in told.items() for conflict in result.conflicts for key in conflict.keys
+    }
+    assert missing | {(number, key) for number, key, conflict in others if conflict} == listed(iter(ruling.conflicts))
+    assert {(number, key) for number, key, conflict in others if not conflict} == listed(iter(ruling.different))
     if "unseen" in ruling.conflicts.values():
         return  # the survey could not know of those, so what it says of the rows beside them goes too far
     loose = {each.foreign_key: set(each.keys) for each in found.loose if each.certain}

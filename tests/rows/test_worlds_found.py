@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.rows.cluster import Pairs, recover, texts
 
 
-@pytest.mark.xfail(
-    reason="a unique value that only the insert checks (partial, expression) leaves its row out, but not the rows of "
-    "the same group that point at it: the statement fails on the foreign key, however often it is repeated"
-)
 def test_a_row_kept_out_by_a_partial_unique_index_takes_along_what_points_at_it_in_the_same_table(
     pairs: Pairs, tmp_path: Path
 ) -> None:
@@ -29,10 +23,6 @@ def test_a_row_kept_out_by_a_partial_unique_index_takes_along_what_points_at_it_
     assert (done.applied.inserted, done.applied.tables[0].in_conflict) == (1, 2)
 
 
-@pytest.mark.xfail(
-    reason="of a row that is there with another content, every SET DEFAULT pointer counts as lost, also one that "
-    "still points at it"
-)
 def test_a_pointer_that_is_still_there_is_not_listed_as_lost(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs(
         """
