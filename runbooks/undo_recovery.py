@@ -1,4 +1,5 @@
-"""A recovery brought back the wrong rows: delete exactly what it inserted, as far as nobody has changed it since.
+"""A recovery brought back the wrong rows: delete exactly what it inserted, and give what it set back the values that it
+held before; as far as nobody has changed it since.
 
 A row counts as untouched while it still carries the recovery's transaction id. Rows changed since stay and are listed;
 if other rows point at one that would go, nothing is deleted and they are named. A second run finds nothing to delete.
@@ -48,7 +49,7 @@ class TakeBackPlan(Plan):
     undo: UndoPlan
 
     def confirmation(self) -> str | None:
-        """Branch, database and number of rows; None if no row is left to delete."""
+        """Branch, database and number of rows; None if no row is left to delete or change."""
         rows = self.undo.rows
         return f"{self.target_branch}/{self.undo.database.database}/{rows}" if rows else None
 
@@ -56,25 +57,30 @@ class TakeBackPlan(Plan):
         undo = self.undo
         return Preview(
             title=f"take back recovery {undo.run}",
-            target=f"{undo.rows:,} rows are DELETED from database {undo.database.database} of branch "
-            f"{self.target_branch_name} ({self.target_branch})",
+            target=f"{undo.deletes:,} rows are DELETED from{_reverts(undo)} database {undo.database.database} "
+            f"of branch {self.target_branch_name} ({self.target_branch})",
             facts=(("only rows of", f"transaction {undo.recovery_xid}, not changed since"),),
             tables=(
                 Table(
                     title="rows",
-                    head=("table", "are deleted", "changed since, stay", "gone already"),
+                    head=("table", "what", "rows", "changed since, stay", "gone already"),
                     rows=tuple(
-                        (str(one.name), f"{one.rows:,}", f"{one.changed.count:,}", f"{one.gone.count:,}")
-                        for one in undo.tables
+                        (str(one.name), what, f"{one.rows:,}", f"{one.changed.count:,}", f"{one.gone.count:,}")
+                        for what, tables in (("are deleted", undo.tables), ("get back what they held", undo.amended))
+                        for one in tables
                     ),
                 ),
             ),
             warnings=(
                 *(f"trigger {trigger.label} is kept from firing" for trigger in undo.suppressed),
-                *_kept(undo.tables),
+                *_kept((*undo.tables, *undo.amended)),
             ),
             undo="run the same recovery again",
         )
+
+
+def _reverts(undo: UndoPlan) -> str:
+    return f", and {undo.reverts:,} get back what they held in" if undo.reverts else ""
 
 
 class TakenBack(Record):
@@ -88,7 +94,7 @@ def survey(run: Run[World], request: Request) -> Survey:
     undo_file = folder / UNDO_FILE
     if not undo_file.exists():
         raise NotFound(
-            f"run {request.recovery} has inserted nothing, so there is nothing to take back",
+            f"run {request.recovery} has written nothing, so there is nothing to take back",
             safe="nothing was changed",
             next_step=f"invoke run.show {request.recovery}",
         )
@@ -135,8 +141,8 @@ def _is_taken_back(running: Running[World, TakeBackPlan]) -> TakenBack | None:
 TAKE_BACK: Step[World, TakeBackPlan, TakenBack] = Step(
     name="delete-inserted-rows",
     effect=Effect.DESTROYS,
-    why="one transaction, children first; it commits only if exactly these rows went and nothing else changed",
-    by_hand="delete the rows whose keys are in the undo file, children first",
+    why="one transaction, children first; it commits only if exactly these rows went or changed and nothing else",
+    by_hand="give the rows of the undo file that hold values these values, and delete the others, children first",
     deadline=timedelta(hours=1),
     result=TakenBack,
     run=_take_back,
@@ -150,16 +156,19 @@ def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
     taken = results[TAKE_BACK.name]
     assert isinstance(taken, TakenBack)
     undone = taken.undone
-    told = tuple(_kept(undone.tables))
+    tables = (*undone.tables, *undone.amended)
+    told = tuple(_kept(tables))
     # Where nothing is left at all, an earlier undo has taken it: that is no news.
-    nothing_left = not undone.deleted and not any(table.changed.count for table in undone.tables)
+    nothing_left = not undone.deleted + undone.reverted and not any(table.changed.count for table in undone.tables)
     verdict = Verdict.NOTHING_MISSING if nothing_left else Verdict.INCOMPLETE if told else Verdict.PROVED
     return Ending(
         verdict=verdict,
-        summary=f"{undone.deleted:,} rows of recovery {plan.undo.run} are deleted again",
+        summary=f"{undone.deleted:,} rows of recovery {plan.undo.run} are deleted again"
+        + (f", {undone.reverted:,} hold what they held before it" if undone.reverted else ""),
         facts=(
             ("rows deleted", f"{undone.deleted:,}"),
-            ("gone before", f"{sum(table.gone.count for table in undone.tables):,}"),
+            ("rows changed back", f"{undone.reverted:,}"),
+            ("gone before", f"{sum(table.gone.count for table in tables):,}"),
         ),
         left_open=() if nothing_left else told,
     )
@@ -168,7 +177,7 @@ def ending(plan: TakeBackPlan, results: Mapping[str, Record]) -> Ending:
 RUNBOOK: Runbook[World, Request, Survey, TakeBackPlan] = Runbook(
     name="recover.undo",
     symptom="a recovery brought back the wrong rows",
-    may_be_lost="the rows that the recovery inserted, except those that somebody changed since",
+    may_be_lost="what the recovery brought back, except what somebody changed since",
     takes="a minute",
     request=Request,
     survey_type=Survey,

@@ -92,7 +92,7 @@ def _compare(running: DrillRunning) -> Compared:
             for was, is_now in zip(planted.before, now, strict=True)
         ]
         too_late, bystander = incident.too_late_is_there(conn, planted), incident.bystander_is_there(conn, planted)
-        mails = incident.mails(conn, planted)
+        mails, referred = incident.mails(conn, planted), incident.friend_is_referred(conn, planted)
     booked = next(each.rows for each in planted.before if each.table == "reservations")
     checks += [
         Check(
@@ -104,6 +104,11 @@ def _compare(running: DrillRunning) -> Compared:
             claim="the client made after the accident is still there",
             held=bystander,
             found="present" if bystander else "absent",
+        ),
+        Check(
+            claim="the pointer that the delete cleared in a row that stayed is set again",
+            held=referred,
+            found="set" if referred else "empty",
         ),
         Check(claim="no mail was queued a second time", held=mails == booked, found=f"{mails} mails for {booked}"),
         Check(

@@ -57,6 +57,11 @@ noted AS (
 INSERT INTO public."Invoice Items" ("Payment Id", "Description", "Amount MXN") SELECT id, 'Consulta', 315.00 FROM paid
 """
 
+_BEFRIEND: LiteralString = """
+INSERT INTO public.clients (full_name, email, city, referred_by)
+SELECT 'Amiga Recomendada', %(friend)s, 'Oaxaca', min(id) FROM public.clients WHERE email LIKE %(victims)s
+"""
+
 _ONE_MORE: LiteralString = "INSERT INTO public.clients (full_name, email, city) VALUES (%s, %s, 'Oaxaca')"
 
 
@@ -65,6 +70,7 @@ def plant(conn: Connection) -> Planted:
     back to: that one must not come back. Each call makes others. The session needs `public` in its path."""
     tag = f"-{secrets.token_hex(4)}{VICTIM_DOMAIN}"
     conn.execute(_PLANT, {"tag": tag, "clients": CLIENTS, "each": RESERVATIONS_EACH})
+    conn.execute(_BEFRIEND, {"friend": _friend(tag), "victims": f"victim-%{tag}"})
     last_commit = _clock(conn)
     before = prints(conn, tag)
     moment = _clock_after(conn, last_commit)
@@ -90,6 +96,16 @@ def is_struck(conn: Connection, planted: Planted) -> bool:
     here = conn.execute("SELECT count(*) FROM public.clients WHERE email = %s", (_bystander(planted),)).fetchone()
     gone = conn.execute("SELECT count(*) FROM public.clients WHERE email LIKE %s", (f"%{planted.tag}",)).fetchone()
     return here == (1,) and gone == (0,)
+
+
+def friend_is_referred(conn: Connection, planted: Planted) -> bool:
+    """The client who stayed, and whom one of the lost had recommended, has that pointer: the delete had cleared it."""
+    row = conn.execute(
+        "SELECT count(*) FROM public.clients AS c JOIN public.clients AS v ON v.id = c.referred_by"
+        " WHERE c.email = %s AND v.email LIKE %s",
+        (_friend(planted.tag), f"victim-%{planted.tag}"),
+    ).fetchone()
+    return row == (1,)
 
 
 def bystander_is_there(conn: Connection, planted: Planted) -> bool:
@@ -184,6 +200,10 @@ def now(conn: Connection) -> Moment:
 def _bystander(planted: Planted) -> str:
     """Not below the victims' tag: it is no victim."""
     return "bystander" + planted.tag.replace("@", ".after@")
+
+
+def _friend(tag: str) -> str:
+    return "friend" + tag.replace("@", ".of@")
 
 
 def _clock(conn: Connection) -> Moment:

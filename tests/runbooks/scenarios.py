@@ -141,5 +141,6 @@ def assert_recovered(facts: Facts, planted: Planted) -> None:
         assert incident.prints(conn, planted.tag) == planted.before
         assert not incident.too_late_is_there(conn, planted)
         assert incident.bystander_is_there(conn, planted)
+        assert incident.friend_is_referred(conn, planted)
         booked = next(each.rows for each in planted.before if each.table == "reservations")
         assert incident.mails(conn, planted) == booked
