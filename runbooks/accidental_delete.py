@@ -266,7 +266,8 @@ def plan(request: Request, survey: Survey) -> RecoveryPlan:
     if not any(table.asked for table in found.tables):
         where = f" that fits {found.where!r}" if found.where else ""
         raise NotFound(
-            f"at that moment no row{where} was in {', '.join(request.tables)}, so there is nothing to bring back",
+            f"in the state of {survey.past.state(survey.place.zone)} no row{where} was in {', '.join(request.tables)}, "
+            "so there is nothing to bring back",
             safe="nothing was changed",
             next_step="check the condition and the moment; an earlier --at may still have had the rows, and invoke "
             "recover.find finds it",

@@ -39,12 +39,12 @@ def check_name(text: str) -> None:
 def choose(repository: Repository, text: str, at: Moment) -> Chosen:
     """The backup called `text`; for `latest` the newest proved one that was finished by `at` and can be read now.
 
-    NotFound; Refused for a named one that is half, damaged, known to be broken, or younger than `at`; StillCold;
-    UsageFault for another environment's; what the archive raises.
+    Raises what `check_name` raises; NotFound; Refused for a named one that is half, damaged, known to be broken, or
+    younger than `at`; StillCold; UsageFault for another environment's; what the archive raises.
     """
+    check_name(text)
     wanted = named(text)
-    assert not isinstance(wanted, LegacyBackup)  # `check_name` was there first
-    return _newest(repository, at) if wanted is None else Chosen(_named(repository, wanted, at), ())
+    return Chosen(_named(repository, wanted, at), ()) if isinstance(wanted, BackupId) else _newest(repository, at)
 
 
 def _newest(repository: Repository, at: Moment) -> Chosen:

@@ -86,7 +86,9 @@ def _made(folder: Path, expires: Moment, now: Moment) -> int:
         folder.mkdir(mode=0o700)
         held = os.open(folder, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
-        (folder / _EXPIRES).write_text(expires.iso())
+        word = folder / _EXPIRES
+        word.touch(mode=0o600)
+        word.write_text(expires.iso())
         return held
     finally:
         os.close(above)
