@@ -247,31 +247,49 @@ class Case:
     # --- what cannot come
 
     def sort_out(self) -> None:
-        for row, values in list(self.coming.items()):
-            taken = self._taken(row, values)
-            if taken:
-                self._refuse(row, taken)
+        """A conflict takes others along, so until nothing changes."""
         while True:
-            lost = [
-                row
-                for row, values in self.coming.items()
-                for tie in self.ties
-                if tie.child == row[0] and not self._supported(tie, values)
-            ]
-            if not lost:
+            found = {row: why for row, values in self.coming.items() if (why := self._obstructed(row, values))}
+            if not found:
                 return
-            for row in lost:
-                self._refuse(row, "orphan")
+            for row, why in found.items():
+                self._refuse(row, why)
+
+    def _obstructed(self, row: Row, values: Values) -> str | None:
+        taken = self._taken(row, values)
+        if taken:
+            return taken
+        if not all(self._supported(tie, values) for tie in self.ties if tie.child == row[0]):
+            return "orphan"
+        return "pointed at" if any(self._leaned_on(tie, row, values) for tie in self.ties) else None
+
+    def _leaned_on(self, tie: Tie, row: Row, values: Values) -> bool:
+        """A row that stays points at what would not be there any more. Open: the page does not speak of it."""
+        number, key = row
+        now = self.now[number].get(key)
+        if now is None or tie.parent != number:
+            return False
+        parent, child = self.tables[number], self.tables[tie.child]
+        aim = values_of(parent, tie.parent_columns, now)
+        staying = self.state[tie.child]
+        if child.key:
+            staying = tuple(each for at, each in self.now[tie.child].items() if (tie.child, at) not in self.coming)
+        return aim != values_of(parent, tie.parent_columns, values) and any(
+            aim == values_of(child, tie.child_columns, each) for each in staying if aim is not None
+        )
 
     def _refuse(self, row: Row, why: str) -> None:
         self.coming.pop(row, None)
         self.conflicts.setdefault(row, why)
 
     def _taken(self, row: Row, values: Values) -> str | None:
-        """Another row holds one of its unique values. Open: whether one that is itself set back still holds it."""
+        """Another row holds one of its unique values. Open: one that is set back itself gives up what it holds, or a
+        second run would bring back more than the first.
+        """
         number, key = row
         table = self.tables[number]
-        others = [other for at, other in self.now[number].items() if at != key]
+        others = [other for at, other in self.now[number].items() if (number, at) not in self.coming]
+        others += [other for (there, at), other in self.coming.items() if there == number and at != key]
         for unique in sorted(table.uniques, key=lambda each: each.when_set is not None):
             mine = _held(table, unique, values)
             if mine is not None and any(_held(table, unique, other) == mine for other in others):

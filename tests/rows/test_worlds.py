@@ -27,6 +27,7 @@ from tests.rows.worlds import worlds
 
 TODAY = Powers(other_keys=False, pointers=False, changed=False, unseen=False)
 """What is built of decision 10. Whoever builds more of it, switches it on here."""
+EVERYTHING = Powers(other_keys=True, pointers=True, changed=True, unseen=True)
 
 _EMPTY = """
 DO $$
@@ -115,7 +116,8 @@ def beside(session: Connection) -> tuple[object, ...]:
     return tuple(lines), tuple(triggers)
 
 
-def check_world(ground: Ground, world: World) -> None:
+def played(ground: Ground, world: World) -> States:
+    """The world up to now."""
     note(world.script)
     production, branch = ground.pair.production, ground.pair.branch
     ground.build(world)
@@ -125,8 +127,12 @@ def check_world(ground: Ground, world: World) -> None:
     after = snapshot(ground.after, world)
     assert in_order(after) == in_order(snapshot(production, world)), "the same statements gave two states"
     ground.go_on(world)
-    now, others = snapshot(production, world), beside(production)
-    states = States(past, after, now, picked)
+    return States(past, after, snapshot(production, world), picked)
+
+
+def check_world(ground: Ground, world: World) -> None:
+    states, production = played(ground, world), ground.pair.production
+    others = beside(production)
     ruling = rule(world, states, TODAY)
     if not TODAY.unseen and {"taken unseen", "orphan"} <= set(ruling.conflicts.values()):
         return
@@ -134,7 +140,7 @@ def check_world(ground: Ground, world: World) -> None:
         if ruling.refused:
             with pytest.raises(Refused, match="|".join(ruling.refused)):
                 bring_back(ground, world, Path(folder))
-            assert in_order(snapshot(production, world)) == in_order(now)
+            assert in_order(snapshot(production, world)) == in_order(states.now)
         else:
             check_outcome(ground, world, states, ruling, Path(folder))
     assert beside(production) == others
@@ -250,6 +256,34 @@ def many(examples: int, *, always_the_same: bool = False) -> settings:
 @many(8, always_the_same=True)
 def test_a_random_world_gets_what_the_decision_prescribes(ground: Ground, world: World) -> None:
     check_world(ground, world)
+
+
+def check_ruling(ground: Ground, world: World) -> None:
+    """The rows that the oracle prescribes are accepted by a database with the world's constraints, whatever it is asked
+    of decision 10: it does not prescribe what no program could do. And once that is done, nothing is left to do.
+    """
+    states = played(ground, world)
+    ruling = rule(world, states, EVERYTHING)
+    if not ruling.refused:
+        tables = zip(world.tables, ruling.rows, strict=True)
+        wanted = replace(world, tables=tuple(replace(table, rows=rows) for table, rows in tables))
+        ground.build(wanted)
+        assert in_order(snapshot(ground.pair.branch, world)) == in_order(ruling.rows)
+        again = rule(world, replace(states, now=ruling.rows), EVERYTHING)
+        assert in_order(again.rows) == in_order(ruling.rows)
+
+
+@given(world=worlds(EVERYTHING))
+@many(8, always_the_same=True)
+def test_what_the_oracle_prescribes_is_possible(ground: Ground, world: World) -> None:
+    check_ruling(ground, world)
+
+
+@pytest.mark.long
+@given(world=worlds(EVERYTHING))
+@many(100)
+def test_what_the_oracle_prescribes_is_possible_in_a_hundred_worlds(ground: Ground, world: World) -> None:
+    check_ruling(ground, world)
 
 
 @pytest.mark.long
