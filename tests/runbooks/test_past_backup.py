@@ -13,13 +13,11 @@ import pytest
 
 from runbooks import accidental_delete, undo_recovery
 from runbooks.backups.catalog import look_at
-from runbooks.backups.prove import store
 from runbooks.clients.archive import Archive
 from runbooks.engine.consent import Consenting
 from runbooks.engine.plan import Verdict
 from runbooks.engine.step import Ended
-from runbooks.model.backup import Manifest, ProofRecord, Rung, Tier
-from runbooks.model.backup import Verdict as Proved
+from runbooks.model.backup import Manifest, Tier
 from runbooks.model.backup_id import BackupId
 from runbooks.model.errors import ConsentNeeded, NotFound, OutsideWindow, ProofFailed, Refused, UsageFault
 from runbooks.model.moment import Moment
@@ -301,26 +299,15 @@ def test_a_backup_whose_rows_are_not_its_inventorys_is_refused_before_consent(ot
         other.preview("client", backup=str(other.backup))
 
 
-def test_an_unproved_backup_is_taken_only_by_its_name_and_a_broken_one_not_even_then(other: Ground) -> None:
+def test_an_unproved_backup_that_was_named_is_told_in_the_preview(other: Ground) -> None:
     archive = other.facts.repository().archive
     for each in list(archive.objects(other.backup.prefix)):
         if "/proof-" in each.key:
             archive.delete(each.key)
     other.do("DELETE FROM line WHERE id <= 3")
-    run_id = other.preview("line")
-    assert past_of(other, run_id).source.key != str(other.backup)
-    assert any("not proved as far as the policy wants" in told for told in past_of(other, run_id).passed_over)
-    remove(folder_of(run_id))
     run_id = other.preview("line", backup=str(other.backup))
     assert any("too little is proved" in told for told in past_of(other, run_id).warnings("UTC"))
     remove(folder_of(run_id))
-    failed = ProofRecord(
-        backup=other.backup, at=Moment.of(datetime.now(UTC)), rung=Rung.DECODED, verdict=Proved.FAILED, by="test",
-        seconds=1,
-    )  # fmt: skip
-    store(other.facts.repository(), Tier.DAILY, failed)
-    with pytest.raises(Refused, match="known to be broken"):
-        other.preview("line", backup=str(other.backup))
 
 
 def plan_of(ground: Ground, run_id: RunId) -> accidental_delete.RecoveryPlan:
