@@ -335,7 +335,7 @@ class Case:
 
     def _doubtful(self) -> Iterator[tuple[int, Key]]:
         """Rows whose pointer was not what it is, and what it pointed at is there as something else."""
-        there = self._rows_of_the_past(self.different)
+        there = self._rows_of_the_past((*self._taken_perhaps(), *self.conflicts))
         yield from ((number, key) for number, key, _ in self.pointers(there))
         if not self.powers.pointers:  # today they are told even if the pointer is what it was: test_worlds_found
             for number, tie in enumerate(self.ties):
@@ -393,12 +393,18 @@ class Case:
             for number in self.concerned
         }
 
+    def _taken_perhaps(self) -> list[Row]:
+        """Rows that are there with other content, and that the delete may have taken meanwhile."""
+        if not self.world.changed:
+            return list(self.different)
+        return [row for row, why in self.conflicts.items() if why in ("damaged or edited", "somebody else's key")]
+
     def _also_lost(self) -> dict[int, int]:
         """Without a cascade they were deleted before what they pointed at. With one, what they pointed at is there
         again as something else, so nobody can say when they went.
         """
         meant = self.asked.keys() | self.cascaded
-        back, other = self._returning(), self._rows_of_the_past(self.different)
+        back, other = self._returning(), self._rows_of_the_past(self._taken_perhaps())
         lost = {}
         for number, tie in enumerate(self.ties):
             table = self.tables[tie.child]
