@@ -77,7 +77,7 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
             there = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS d WHERE {} AND {})").format(
                 there, whole.found, states.among(states.SET_BACK, "d"), same_numbers("d", target.key, "c")
             )
-        cut = sql.SQL("{} WHERE p.digest = c.cut").format(there)
+        cut = sql.SQL("{} WHERE p.digest = c.cut AND c.cut <> c.held").format(there)
         if obstacles or default is None:
             why = "; ".join(obstacles) or "what the delete set them to is not a constant"
             yield from _listed(search, tie, cut, k, why)
