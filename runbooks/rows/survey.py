@@ -220,11 +220,6 @@ def _sequence(search: Search, table: Involved, sequence: Sequence) -> SequenceNe
     coming = sql.SQL("(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE {}) AS t").format(
         table.past, table.found, same_key("f", table.source.key, "t"), states.among(states.COMING)
     )
-    return need(sequence, at, ())
-    there = sql.SQL("{} AS t").format(table.target.name.identifier)
-    coming = sql.SQL(
-        "(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE f.state IN ('missing', 'damaged')) AS t"
-    ).format(table.past, table.found, same_key("f", table.source.key, "t"))
     return need(sequence, at, (extreme_id(production, sequence, there), extreme_id(search.branch, sequence, coming)))
 
 
