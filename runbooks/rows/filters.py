@@ -30,12 +30,13 @@ Refuse = Callable[[str], UsageFault]
 
 
 def select_matching(branch: Connection, table: Table, where: str, into: sql.Identifier, view: sql.Identifier) -> int:
-    """Create table `into` on the branch with the keys (k1, k2, ...) of the rows that `where` is true for; how many.
+    """Create table `into` on the branch with what tells the rows apart there that `where` is true for (k1, k2, ...: see
+    Table.apart); how many.
 
     The text is parsed into `view`. UsageFault as above.
     """
     refuse = partial(_no_condition, table.name, where)
-    keys = fields(table.name.name, table.key.columns, renamed=numbered(len(table.key.columns)))
+    keys = fields(table.name.name, table.apart, renamed=numbered(len(table.apart)))
     with translated(f"look for rows of {table.name} on the branch", safe=_SAFE):
         with branch.transaction():
             _make_condition(branch, table.name, where, keys, view, refuse)

@@ -28,6 +28,8 @@ class Request(Record):
     """Whether rows that are there with other content are meant too."""
     mapping: Mapping = Mapping()
     decisions: Decisions = Decisions()
+    accept_keyless: tuple[str, ...] = ()
+    """Tables without a key whose missing rows come back although some may have been edited rather than lost."""
 
     @classmethod
     def parse(
@@ -38,6 +40,7 @@ class Request(Record):
         changed: bool = False,
         mapping: Mapping | None = None,
         decisions: Decisions | None = None,
+        accept_keyless: Iterable[str] = (),
     ) -> Request:
         """UsageFault for a text that is not a table's name. `where` is read by the server, in the survey."""
         return cls(
@@ -46,6 +49,7 @@ class Request(Record):
             changed=changed,
             mapping=mapping or Mapping(),
             decisions=decisions or Decisions(),
+            accept_keyless=tuple(str(AskedName.parse(text)) for text in accept_keyless),
         )
 
 
@@ -139,7 +143,9 @@ class FoundTable(Record):
     keys_table: str
     """Where on the branch the keys are kept, below our own schema."""
     past_view: str | None
-    """There too, its rows as they are to come back; None if that is as they were."""
+    """There too, its rows as they are to come back; None if that is as they were. Always, if it has no key."""
+    accepted: bool
+    """It has no key, and its missing rows come back although some may have been edited rather than lost."""
     asked_table: str | None
     """There too, the keys that a condition picked; None if all rows were asked for, or none."""
     asked: int
@@ -168,6 +174,11 @@ class FoundTable(Record):
     @property
     def name(self) -> TableName:
         return self.target.name
+
+    @property
+    def keyless(self) -> bool:
+        """Its rows are copies: of each text as many as there were."""
+        return self.target.keyless
 
     @property
     def past(self) -> sql.Identifier:

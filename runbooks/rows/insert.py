@@ -8,6 +8,7 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
+from runbooks.rows import insert_copies
 from runbooks.rows.applied import AppliedTable
 from runbooks.rows.compose import all_set, equal, fields, row_text, same_key
 from runbooks.rows.decisions import Kind
@@ -25,6 +26,13 @@ _REUSED = "another row has its key since the plan was made"
 _SKIPPED = "another row has one of its unique values now, or an accepted trigger suppressed it"
 
 
+def mark_there(conn: Connection, staged: Sequence[Staged]) -> None:
+    """Note the rows of tables without a key that are there by now. Call once, when those tables are locked."""
+    for one in staged:
+        if one.table.keyless:
+            insert_copies.mark_there(conn, one, THERE)
+
+
 def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
     """Insert the staged rows of tables that may point at each other, and note every row's fate.
 
@@ -33,7 +41,7 @@ def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
     """
     while sum(_mark_orphans(conn, one, tie, group) for one in group for tie in one.table.target.parents):
         pass
-    parts = sql.SQL(", ").join(_insert(one, number) for number, one in enumerate(group))
+    parts = sql.SQL(", ").join(_insert(one) for one in group)
     conn.execute(sql.SQL("WITH {} SELECT").format(parts))
     for one in group:
         _note_the_rest(conn, one)
@@ -81,30 +89,37 @@ def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequenc
     ).rowcount
 
 
-def _insert(one: Staged, number: int) -> sql.Composed:
+def _insert(one: Staged) -> sql.Composed:
+    put = sql.Identifier(f"put_{one.number}")
     written = tuple(column.name for column in one.columns if column.generated is None)
+    waiting = _without_fate(one, "s")
+    inserting = insert_copies.put(one, put, written, waiting) if one.table.keyless else _put(one, put, written, waiting)
+    return sql.SQL("{}, {} AS (INSERT INTO {} SELECT {}, {} FROM {} AS p)").format(
+        inserting, sql.Identifier(f"noted_{one.number}"), one.fates, fields("p", one.k), INSERTED, put
+    )
+
+
+def _put(one: Staged, name: sql.Identifier, written: tuple[str, ...], waiting: sql.Composed) -> sql.Composed:
     return sql.SQL(
-        "{put} AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
-        " SELECT {values} FROM {rows} AS s WHERE {waiting} ON CONFLICT DO NOTHING RETURNING {key}),"
-        " {noted} AS (INSERT INTO {fates} SELECT {k}, {inserted} FROM {put} AS p)"
+        "{name} AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+        " SELECT {values} FROM {rows} AS s WHERE {waiting} ON CONFLICT DO NOTHING RETURNING {key})"
     ).format(
-        put=sql.Identifier(f"put_{number}"),
+        name=name,
         table=one.name.identifier,
         columns=fields(None, written),
         values=fields("s", one.staged(written)),
         rows=one.rows,
-        waiting=_without_fate(one, "s"),
+        waiting=waiting,
         key=fields(None, one.key.columns, renamed=one.k),
-        noted=sql.Identifier(f"noted_{number}"),
-        fates=one.fates,
-        k=fields("p", one.k),
-        inserted=INSERTED,
     )
 
 
 def _note_the_rest(conn: Connection, one: Staged) -> None:
     """What was not inserted is there already, or its key or another unique value of it is something else's by now."""
     conn.execute(sql.SQL("ANALYZE {}").format(one.fates))
+    if one.table.keyless:
+        insert_copies.note_the_rest(conn, one, CONFLICT, _without_fate(one, "s"))
+        return
     conn.execute(
         sql.SQL(
             "INSERT INTO {fates} SELECT {key}, CASE WHEN t.xmin IS NULL THEN {conflict}"
@@ -167,8 +182,18 @@ def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Co
     return done
 
 
+def inserted_keys(one: Staged) -> sql.Composed:
+    """A query for what the undo needs to know of each inserted row."""
+    if one.table.keyless:
+        return insert_copies.undo_keys(one, INSERTED)
+    return sql.SQL("SELECT {} FROM {} AS f WHERE fate = {}").format(fields("f", one.k), one.fates, INSERTED)
+
+
 def prove_equal(conn: Connection, one: Staged, inserted: int) -> None:
     """ProofFailed unless each inserted row, generated columns included, reads as it did on the branch."""
+    if one.table.keyless:
+        insert_copies.prove_equal(conn, one, inserted, INSERTED)
+        return
     joined = sql.SQL("{} AS s JOIN {} AS f ON {} AND f.fate = {} JOIN {} AS t ON {}").format(
         one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.name.identifier, same_key("f", one.key, "t")
     )

@@ -100,7 +100,7 @@ def _pointing(parent: Involved, tie: ForeignKey) -> sql.Composed:
     """Rows `c` on the branch that point at found rows `f` which the delete took."""
     return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE {}").format(
         tie.child.identifier,
-        parent.source.name.identifier,
+        parent.then,
         points_at("c", tie, "p"),
         parent.found,
         same_key("f", parent.source.key, "p"),

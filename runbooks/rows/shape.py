@@ -64,6 +64,37 @@ class UniqueKey(Record):
         return bool(self.columns) and len(self.equals) == len(self.columns) and not self.partial
 
 
+DIGEST, COPY = "bloom_dr_digest", "bloom_dr_copy"
+"""Names that we give to what tells the rows of a table without a key apart."""
+COPIES = UniqueKey(
+    name="all columns",
+    primary=False,
+    columns=(DIGEST, COPY),
+    equals=(Operator(namespace="pg_catalog", name="="), Operator(namespace="pg_catalog", name="=")),
+    partial=False,
+    immediate=True,
+)
+"""What stands for the key of a table without one: the MD5 of a row's text, and a number among the rows of that text.
+No table has these columns; our own copies of its rows have them."""
+
+
+def _made(name: str, kind: str) -> Column:
+    return Column(
+        name=name,
+        type=kind,
+        type_schema="pg_catalog",
+        type_name=kind,
+        not_null=True,
+        has_default=False,
+        generated=None,
+        always=False,
+        parts=(),
+    )
+
+
+_MADE = {DIGEST: _made(DIGEST, "text"), COPY: _made(COPY, "int8")}
+
+
 class ForeignKey(Record):
     name: str
     child: TableName
@@ -152,18 +183,25 @@ class Table(Record):
         )
 
     @property
+    def keyless(self) -> bool:
+        """Its rows are told apart by their text, and equal ones by a number: see COPIES."""
+        return self.row_key is None
+
+    @property
     def key(self) -> UniqueKey:
-        """The row key of a table that was checked to have one."""
-        key = self.row_key
-        if key is None:
-            raise ValueError(f"{self.name} has no key")
-        return key
+        """The row key, or what stands for it."""
+        return self.row_key or COPIES
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The columns that tell its rows apart where nobody changes them: without a key, where a row lies."""
+        return self.row_key.columns if self.row_key else ("tableoid", "ctid")
 
     def _filled(self, names: tuple[str, ...]) -> bool:
         return all(self.column(name).not_null for name in names)
 
     def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
+        return next((column for column in self.columns if column.name == name), None) or _MADE[name]
 
     def has(self, names: tuple[str, ...]) -> bool:
         return {column.name for column in self.columns}.issuperset(names)

@@ -14,7 +14,7 @@ from runbooks.model.errors import Refused
 from runbooks.model.record import Record
 from runbooks.rows import triggers
 from runbooks.rows.changes import Counts, Watch
-from runbooks.rows.compose import fields, points_at, same_key, same_numbers
+from runbooks.rows.compose import fields, points_at, same_numbers
 from runbooks.rows.listed import Listed
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import check_names, insert_order, sort_triggers
@@ -219,10 +219,10 @@ def _revert(production: Connection, one: Kept, header: UndoHeader) -> int:
             table=one.table.name.identifier,
             sets=sets,
             keys=one.keys,
-            same=same_key("k", one.table.key, "t"),
+            same=one.same("k", "t"),
             ours=ours(header),
             k=fields("k", one.k),
-            same_again=same_numbers("x", one.table.key, "d"),
+            same_again=same_numbers("x", one.key, "d"),
         )
     ).rowcount
 
@@ -239,10 +239,10 @@ def _delete_group(production: Connection, group: Sequence[Kept], header: UndoHea
             noted=sql.Identifier(f"noted_{one.number}"),
             table=one.table.name.identifier,
             keys=one.keys,
-            same=same_key("k", one.table.key, "t"),
+            same=one.same("k", "t"),
             ours=ours(header),
             k=fields("k", one.k),
-            same_again=same_numbers("x", one.table.key, "d"),
+            same_again=same_numbers("x", one.key, "d"),
         )
         for one in group
     )
@@ -279,7 +279,7 @@ def _pointing(production: Connection, parent: Kept, tie: ForeignKey, kept: tuple
     )
     for child in (one for one in kept if one.table.name == tie.child):
         leaving = sql.SQL("SELECT FROM {} AS x WHERE {} AND c.xmin = {}::xid").format(
-            child.keys, same_key("x", child.table.key, "c"), header.xmin
+            child.keys, child.same("x", "c"), header.xmin
         )
         rows = sql.SQL("{} AND NOT EXISTS ({})").format(rows, leaving)
     return _count(production, rows)

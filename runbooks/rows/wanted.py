@@ -26,7 +26,7 @@ def create(
     given = [row for row in decided if row.set]
     if not mapped and not given:
         return None
-    made = mapped.expressions(source, "t") if mapped else _as_they_were(source)
+    made = values(source, mapped)
     other = scratch(f"given_{number}")
     if given:
         _keep_given(branch, other, source, {name for name, _ in made}, given)
@@ -42,8 +42,17 @@ def create(
     return name
 
 
-def _as_they_were(source: Table) -> tuple[tuple[str, sql.Composable], ...]:
+def values(source: Table, mapped: TableMap | None) -> tuple[tuple[str, sql.Composable], ...]:
+    """The columns of now, and how each is made from a row `t` of `source`."""
+    if mapped:
+        return mapped.expressions(source, "t")
     return tuple((column.name, sql.Identifier("t", column.name)) for column in source.columns)
+
+
+def refuse_set(source: Table, decided: Sequence[Decided]) -> None:
+    """UsageFault if a row of a table without a key is to come back with other values: then it is another row."""
+    if any(row.set for row in decided):
+        raise _fault(source, "its rows have no key, so none of them can come back with other values")
 
 
 def _given(source: Table, name: str, value: sql.Composable) -> sql.Composable:
