@@ -20,7 +20,7 @@ Values = Sequence[tuple[str, sql.Composable]]
 """Columns of now, and how each is made from a row `t` of the past."""
 
 
-def create(branch: Connection, copies: sql.Identifier, source: Table, values: Values) -> None:
+def create(branch: Connection, copies: sql.Composable, source: Table, values: Values) -> None:
     """Make the table that keeps rows of `source`, empty: the columns of now, DIGEST, COPY, and where the row lies."""
     branch.execute(
         sql.SQL(
@@ -33,7 +33,7 @@ def create(branch: Connection, copies: sql.Identifier, source: Table, values: Va
             sql.Identifier(COPY),
             _PART,
             _PLACE,
-            source.name.identifier,
+            source.rows,
         )
     )
     branch.execute(sql.SQL("CREATE INDEX ON {} ({}, {})").format(copies, sql.Identifier(DIGEST), sql.Identifier(COPY)))
@@ -41,14 +41,14 @@ def create(branch: Connection, copies: sql.Identifier, source: Table, values: Va
 
 def keep(
     branch: Connection,
-    copies: sql.Identifier,
+    copies: sql.Composable,
     source: Table,
     values: Values,
     compared: tuple[str, ...],
     places: sql.Identifier | None,
 ) -> None:
     """Keep the rows that lie at `places` (k1, k2), none of which is kept yet; or all. `compared` makes their text."""
-    rows = sql.SQL("{} AS t").format(source.name.identifier)
+    rows = sql.SQL("{} AS t").format(source.rows)
     if places:
         rows = sql.SQL("{} JOIN {} AS o ON t.tableoid = o.k1 AND t.ctid = o.k2").format(rows, places)
     branch.execute(
@@ -75,14 +75,14 @@ def keep(
     branch.execute(sql.SQL("ANALYZE {}").format(copies))
 
 
-def keys_at(copies: sql.Identifier, places: sql.Identifier) -> sql.Composed:
+def keys_at(copies: sql.Composable, places: sql.Identifier) -> sql.Composed:
     """A query for the keys (k1, k2) of the kept rows that lie at `places`."""
     return sql.SQL("SELECT {} FROM {} AS x JOIN {} AS o ON x.{} = o.k1 AND x.{} = o.k2").format(
         fields("x", (DIGEST, COPY), renamed=numbered(2)), copies, places, _PART, _PLACE
     )
 
 
-def is_kept(copies: sql.Identifier, row: str) -> sql.Composed:
+def is_kept(copies: sql.Composable, row: str) -> sql.Composed:
     """Row `row` of the table on the branch is among the kept ones."""
     return sql.SQL("EXISTS (SELECT FROM {} AS x WHERE x.{} = {} AND x.{} = {})").format(
         copies, _PART, sql.Identifier(row, "tableoid"), _PLACE, sql.Identifier(row, "ctid")
@@ -94,7 +94,7 @@ def counts(table: Table, compared: tuple[str, ...], among: sql.Composable | None
 
     It reads the whole table, once.
     """
-    query = sql.SQL("SELECT {} AS digest FROM {} AS t").format(digest("t", compared), table.name.identifier)
+    query = sql.SQL("SELECT {} AS digest FROM {} AS t").format(digest("t", compared), table.rows)
     only = sql.SQL(" JOIN {} ON d.digest = n.digest").format(among) if among else sql.SQL("")
     return sql.SQL("SELECT n.digest, count(*) AS many FROM ({}) AS n{} GROUP BY n.digest").format(query, only)
 

@@ -42,8 +42,6 @@ def _obstacles(table: Table) -> Iterator[str]:
         yield "it is unlogged, so the history does not hold its rows"
     if table.is_partition:
         yield "it is a partition; name the partitioned table"
-    if table.inherits:
-        yield "it takes part in table inheritance"
     if table.foreign_partitions:
         yield "it has partitions on another server"
     if table.has_rules:

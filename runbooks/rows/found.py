@@ -16,6 +16,9 @@ from runbooks.rows.names import AskedName, TableName
 from runbooks.rows.sequences import SequenceNeed
 from runbooks.rows.shape import Table
 
+_HEIRS = 3
+"""So many tables that inherit from one are named."""
+
 
 class Request(Record):
     """The tables to bring rows back to, and which of their rows are meant."""
@@ -181,9 +184,22 @@ class FoundTable(Record):
         return self.target.keyless
 
     @property
-    def past(self) -> sql.Identifier:
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it before its rows come back."""
+        found = []
+        if self.accepted and self.missing:
+            found.append(
+                "it has no key, and was accepted: a row that was only edited comes back beside what became of it"
+            )
+        if self.target.heirs:
+            heirs = ", ".join(map(str, self.target.heirs[:_HEIRS])) + (" ..." if self.target.heirs[_HEIRS:] else "")
+            found.append(f"only its own rows are meant; those of the tables that inherit from it are theirs: {heirs}")
+        return tuple(found)
+
+    @property
+    def past(self) -> sql.Composable:
         """Where on the branch its rows are read, with the columns of now."""
-        return scratch(self.past_view) if self.past_view else self.source.name.identifier
+        return scratch(self.past_view) if self.past_view else self.source.rows
 
 
 class Found(Record):

@@ -76,7 +76,7 @@ def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequenc
         if parent.name == tie.parent and set(tie.parent_columns) <= set(parent.names)
     ]
     there = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
-        tie.parent.identifier, equal("p", tie.parent_columns, tie.equals, "s", columns)
+        tie.parent_rows, equal("p", tie.parent_columns, tie.equals, "s", columns)
     )
     return conn.execute(
         sql.SQL("INSERT INTO {} SELECT {}, {} FROM {} AS s WHERE {}").format(
@@ -134,7 +134,7 @@ def _note_the_rest(conn: Connection, one: Staged) -> None:
             there=THERE,
             other=OTHER,
             rows=one.rows,
-            table=one.name.identifier,
+            table=one.table.target.rows,
             same=_in_table(one, "t", "s"),
             waiting=_without_fate(one, "s"),
         )
@@ -195,7 +195,7 @@ def prove_equal(conn: Connection, one: Staged, inserted: int) -> None:
         insert_copies.prove_equal(conn, one, inserted, INSERTED)
         return
     joined = sql.SQL("{} AS s JOIN {} AS f ON {} AND f.fate = {} JOIN {} AS t ON {}").format(
-        one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.name.identifier, same_key("f", one.key, "t")
+        one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.table.target.rows, same_key("f", one.key, "t")
     )
     row = conn.execute(
         sql.SQL(

@@ -62,7 +62,7 @@ def note_the_rest(conn: Connection, one: Staged, fate: str, waiting: sql.Compose
 def prove_equal(conn: Connection, one: Staged, inserted: int, fate: str) -> None:
     """ProofFailed unless the rows of this transaction are, text by text, as many as were inserted."""
     ours = sql.SQL("SELECT {} AS text FROM {} AS t WHERE t.xmin = pg_current_xact_id()::xid").format(
-        row_text("t", one.names), one.name.identifier
+        row_text("t", one.names), one.table.target.rows
     )
     due = sql.SQL("SELECT {} AS text, s.k1 FROM {} AS s JOIN {} AS f ON f.k1 = s.k1 AND f.k2 = s.k2 AND f.fate = {}")
     row = conn.execute(

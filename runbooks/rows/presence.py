@@ -125,7 +125,7 @@ def _find(
         query = sql.SQL("SELECT {}{} FROM {} AS t").format(
             fields("t", (*lookup.target_columns, *lookup.also)),
             sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
-            lookup.target.name.identifier,
+            lookup.target.rows,
         )
         ship(
             snapshot.production,
@@ -205,7 +205,7 @@ def _question(lookup: Lookup, digest: sql.Composable | None) -> sql.Composed:
         sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
         sql.SQL(", ").join(sql.SQL(f"unnest(${number}::text[])") for number in range(1, width + 1)),
         fields(None, lookup.candidate_names),
-        lookup.target.name.identifier,
+        lookup.target.rows,
         matches,
     )
 

@@ -144,7 +144,7 @@ def _lost_since(search: Search, found: FoundTable) -> Listed:
     k, keys = numbered(len(found.source.key.columns)), scratch(found.keys_table)
     parts = [sql.SQL("SELECT {} FROM {} WHERE cascaded AND state = 'there'").format(fields(None, k), keys)]
     if found.named or found.keyless:
-        asked: sql.Composable = scratch(found.asked_table) if found.asked_table else found.source.name.identifier
+        asked: sql.Composable = scratch(found.asked_table) if found.asked_table else found.source.rows
         names = k if found.asked_table else found.source.key.columns
         if found.keyless:  # those of a cascade are kept in one place with the others
             asked, names, parts = found.past, found.source.key.columns, []
@@ -183,7 +183,7 @@ def _compare(
 ) -> ProvedTable:
     found = plan.table(one.table.name)
     names = tuple(column.name for column in common_columns(found.source, one.table))
-    _send_digests(production, branch, found.source.name.identifier, header, one, names)
+    _send_digests(production, branch, found.source.rows, header, one, names)
     past = sql.SQL("{} AS t ON {}").format(found.past, same_key("k", found.source.key, "t"))
     proved, different = _equal_on_branch(branch, one, past, row_text("t", names))
     return ProvedTable(
@@ -199,7 +199,7 @@ def _compare(
 def _compare_amended(
     production: Connection, branch: Connection, header: UndoHeader, one: Kept, entry: UndoAmended, result: AmendedTable
 ) -> ProvedAmendment:
-    _send_digests(production, branch, entry.name.identifier, header, one, entry.compared)
+    _send_digests(production, branch, one.table.rows, header, one, entry.compared)
     past = sql.SQL("{} AS t ON {}").format(scratch(entry.rows_table), same_numbers("k", one.table.key, "t"))
     proved, different = _equal_on_branch(branch, one, past, row_text("t", numbered(len(entry.compared), "v")))
     return ProvedAmendment(
@@ -214,7 +214,7 @@ def _compare_amended(
 def _send_digests(
     production: Connection,
     branch: Connection,
-    table: sql.Identifier,
+    table: sql.Composable,
     header: UndoHeader,
     one: Kept,
     names: tuple[str, ...],

@@ -54,14 +54,14 @@ class Involved:
         return scratch(self.found_name)
 
     @property
-    def past(self) -> sql.Identifier:
+    def past(self) -> sql.Composable:
         """Its rows on the branch, with the columns of now."""
-        return scratch(self.view_name) if self.view_name else self.source.name.identifier
+        return scratch(self.view_name) if self.view_name else self.source.rows
 
     @property
-    def then(self) -> sql.Identifier:
+    def then(self) -> sql.Composable:
         """Its rows on the branch, with what tells them apart and connects them."""
-        return self.past if self.target.keyless else self.source.name.identifier
+        return self.past if self.target.keyless else self.source.rows
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Search:
 
     def _asked_for(self, source: Table, target: Table, where: str | None) -> None:
         if where is None:
-            self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+            self._involve(source, target, named=True, matching=self.count(source.rows))
             self._keep_copies(target.name, None)
             return
         number = next(self._numbers)
@@ -165,7 +165,7 @@ class Search:
             " FROM {source} AS t WHERE false",
             found=table.found,
             key=key_types("t", source.key),
-            source=source.name.identifier,
+            source=source.rows,
         )
         self.run("ALTER TABLE {found} ALTER settled SET DEFAULT false", found=table.found)
         self.involved[target.name] = table
@@ -267,7 +267,7 @@ class Search:
         self, parent: Involved, tie: ForeignKey, condition: sql.Composable, which: tuple[str, ...]
     ) -> sql.Composed:
         return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE {} AND {}").format(
-            tie.child.identifier,
+            tie.child_rows,
             parent.then,
             points_at("c", tie, "p"),
             parent.found,

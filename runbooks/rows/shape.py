@@ -95,6 +95,10 @@ def _made(name: str, kind: str) -> Column:
 _MADE = {DIGEST: _made(DIGEST, "text"), COPY: _made(COPY, "int8")}
 
 
+def _own_rows(name: TableName, *, partitioned: bool) -> sql.Composed:
+    return sql.SQL("{}" if partitioned else "ONLY {}").format(name.identifier)
+
+
 class ForeignKey(Record):
     name: str
     child: TableName
@@ -110,6 +114,18 @@ class ForeignKey(Record):
     """Declared on a partition rather than on the partitioned table."""
     period: bool
     """Compares periods, not values."""
+    child_partitioned: bool
+    parent_partitioned: bool
+
+    @property
+    def child_rows(self) -> sql.Composed:
+        """Those that it holds for, as an item of FROM."""
+        return _own_rows(self.child, partitioned=self.child_partitioned)
+
+    @property
+    def parent_rows(self) -> sql.Composed:
+        """Those that it can point at, as an item of FROM."""
+        return _own_rows(self.parent, partitioned=self.parent_partitioned)
 
     def __str__(self) -> str:
         return f"{shown(self.name)} of {self.child}"
@@ -156,7 +172,8 @@ class Table(Record):
     unlogged: bool
     temporary: bool
     is_partition: bool
-    inherits: bool
+    heirs: tuple[TableName, ...]
+    """Tables that inherit from it, not as partitions: their rows show in a query for it, and are their own."""
     has_rules: bool
     hides_rows: bool
     """Row level security applies to our role."""
@@ -174,6 +191,11 @@ class Table(Record):
     """Foreign keys of other tables (or itself) that point here."""
     triggers: tuple[Trigger, ...]
     sequences: tuple[Sequence, ...]
+
+    @property
+    def rows(self) -> sql.Composed:
+        """Its own rows, as an item of FROM: not those of tables that inherit from it, as foreign keys see it."""
+        return _own_rows(self.name, partitioned=self.kind == "p")
 
     @property
     def row_key(self) -> UniqueKey | None:

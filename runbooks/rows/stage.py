@@ -115,7 +115,7 @@ def stage(production: Connection, branch: Connection, staged: Staged, progress: 
 
 def _create_temporary(production: Connection, staged: Staged) -> None:
     # From the table itself, so that every column has its type, modifiers and collation.
-    source = staged.table.target.name.identifier
+    source = staged.table.target.rows
     rows, key = fields("t", staged.names, renamed=staged.c), key_types("t", staged.key)
     for name, columns in (
         (staged.rows, sql.SQL("{}, {}").format(rows, key) if staged.table.keyless else rows),

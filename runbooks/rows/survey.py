@@ -225,6 +225,7 @@ def _sequence(search: Search, table: Involved, sequence: Sequence) -> SequenceNe
     at = stands_at(production, sequence)
     if not sequence.integers or not table.source.has((sequence.column,)):
         return need(sequence, at, ())
+    # With the rows of tables that inherit from it: they draw from its sequence.
     there = sql.SQL("{} AS t").format(table.target.name.identifier)
     coming = sql.SQL("(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE {}) AS t").format(
         table.past, table.found, same_key("f", table.source.key, "t"), states.among(states.COMING)

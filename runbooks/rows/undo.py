@@ -216,7 +216,7 @@ def _revert(production: Connection, one: Kept, header: UndoHeader) -> int:
             " WHERE {same} AND (t.xmin = pg_current_xact_id()::xid OR {ours}) RETURNING {k})"
             " DELETE FROM {keys} AS x USING reverted AS d WHERE {same_again}"
         ).format(
-            table=one.table.name.identifier,
+            table=one.table.rows,
             sets=sets,
             keys=one.keys,
             same=one.same("k", "t"),
@@ -237,7 +237,7 @@ def _delete_group(production: Connection, group: Sequence[Kept], header: UndoHea
         ).format(
             deleted=sql.Identifier(f"deleted_{one.number}"),
             noted=sql.Identifier(f"noted_{one.number}"),
-            table=one.table.name.identifier,
+            table=one.table.rows,
             keys=one.keys,
             same=one.same("k", "t"),
             ours=ours(header),
@@ -275,7 +275,7 @@ def _refuse_if_others_point_there(production: Connection, kept: tuple[Kept, ...]
 def _pointing(production: Connection, parent: Kept, tie: ForeignKey, kept: tuple[Kept, ...], header: UndoHeader) -> int:
     """Rows that point at rows to be deleted and are not to be deleted themselves."""
     rows = sql.SQL("{} JOIN {} AS c ON {} WHERE {}").format(
-        parent.joined("JOIN"), tie.child.identifier, points_at("c", tie, "t"), ours(header)
+        parent.joined("JOIN"), tie.child_rows, points_at("c", tie, "t"), ours(header)
     )
     for child in (one for one in kept if one.table.name == tie.child):
         leaving = sql.SQL("SELECT FROM {} AS x WHERE {} AND c.xmin = {}::xid").format(

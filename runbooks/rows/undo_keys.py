@@ -51,9 +51,7 @@ class Kept:
 
     def joined(self, how: str) -> sql.Composed:
         """keys AS k, joined to the table's rows AS t."""
-        return sql.SQL("{} AS k {} {} AS t ON {}").format(
-            self.keys, sql.SQL(how), self.table.name.identifier, self.same("k", "t")
-        )
+        return sql.SQL("{} AS k {} {} AS t ON {}").format(self.keys, sql.SQL(how), self.table.rows, self.same("k", "t"))
 
     def same(self, ours: str, theirs: str) -> sql.Composed:
         """Row `theirs` of the table is the one of our row `ours`."""
@@ -106,7 +104,7 @@ def load(conn: Connection, path: Path, header: UndoHeader) -> tuple[Kept, ...]:
 def _find_copies(conn: Connection, one: Kept, header: UndoHeader) -> None:
     """Note where the rows without a key lie. One that was changed since cannot be told from one that is gone."""
     mine = sql.SQL("SELECT t.tableoid, t.ctid, {} AS digest FROM {} AS t WHERE {}").format(
-        digest("t", one.text_of), one.table.name.identifier, ours(header)
+        digest("t", one.text_of), one.table.rows, ours(header)
     )
     conn.execute(
         sql.SQL(
@@ -132,7 +130,7 @@ def _create(conn: Connection, entry: UndoTable, number: int) -> Kept:
     parts += [sql.SQL("t.tableoid AS part, t.ctid AS place").format()] if entry.copies else []
     conn.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} AS t WHERE false").format(
-            kept.keys, sql.SQL(", ").join(parts), entry.name.identifier
+            kept.keys, sql.SQL(", ").join(parts), table.rows
         )
     )
     return kept

@@ -35,9 +35,7 @@ def create(
     joined = sql.SQL("LEFT JOIN {} AS g ON {}").format(other, same_key("g", source.key, "t")) if given else sql.SQL("")
     name = f"wanted_{number}"
     branch.execute(
-        sql.SQL("CREATE VIEW {} AS SELECT {} FROM {} AS t {}").format(
-            scratch(name), columns, source.name.identifier, joined
-        )
+        sql.SQL("CREATE VIEW {} AS SELECT {} FROM {} AS t {}").format(scratch(name), columns, source.rows, joined)
     )
     return name
 
@@ -74,7 +72,7 @@ def _keep_given(
     k = numbered(len(source.key.columns))
     branch.execute(
         sql.SQL("CREATE TABLE {} AS SELECT {}, NULL::jsonb AS given FROM {} AS t WHERE false").format(
-            other, fields("t", source.key.columns, renamed=k), source.name.identifier
+            other, fields("t", source.key.columns, renamed=k), source.rows
         )
     )
     for row in given:

@@ -354,7 +354,6 @@ def test_an_unknown_table_is_an_error_with_the_nearest_names(pairs: Pairs) -> No
         ("CREATE TABLE t ()", "t", "no columns"),
         ("CREATE VIEW t AS SELECT 1 AS id", "t", "a view"),
         ("CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", "t", "unlogged"),
-        ("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u () INHERITS (t)", "t", "inheritance"),
         ("CREATE TABLE t (id int PRIMARY KEY, n int UNIQUE DEFERRABLE)", "t", "deferrable"),
         (
             "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY HASH (id);"
