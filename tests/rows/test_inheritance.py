@@ -47,6 +47,7 @@ def test_rows_of_the_parent_come_back_although_children_have_rows_with_the_same_
         assert texts(pair.production, name) == texts(pair.branch, name)
     assert lines(pair, *NAMES[1:3]) == before[1:3]
     assert done.proof.verdict == "passed"
+    assert [need.move_to for need in done.plan.found.tables[0].sequences] == [8]
     assert value(pair.app, "SELECT nextval('place_id_seq')") == 9, "past the greatest id of the children, too"
     assert take_back(pair, done) == 12
     assert lines(pair) == before

@@ -386,3 +386,45 @@ def test_killed_before_commit_nothing_is_there_and_the_same_plan_does_it_then(pa
     assert value(pair.app, "SELECT count(*) FROM log WHERE client = 1") == 0
     done = apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None)
     assert done.inserted == 10
+
+
+def test_rows_that_a_map_makes_equal_are_counted_together_whichever_way_they_were_found(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    pair = pairs(LOG + "ALTER TABLE client ADD what text DEFAULT 'w1'")
+    pair.app.execute("DELETE FROM client WHERE id = 2")
+    mapping = Mapping.parse('["public.log"]\nvalues = { what = { w1 = "w0" } }')
+    request = Request.parse(["client", "log"], "what = 'w1'", mapping=mapping)
+    done = recover(pair, tmp_path, request=request)
+    assert value(pair.app, "SELECT count(*) FROM log WHERE client = 2 AND what = 'w0'") == 8
+    assert value(pair.app, "SELECT count(*) FROM log WHERE client = 2") == 9
+    assert done.proof.verdict == "passed"
+
+
+def test_a_copy_on_the_branch_that_is_not_as_planned_fails_the_proof(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs(LOG)
+    pair.app.execute("DELETE FROM client WHERE id = 1")
+    plan = make_plan(find(pair, "client"))
+    copies = plan.found.tables[1].past.as_string(pair.branch)
+    pair.branch.execute(f"UPDATE {copies} SET what = 'forged' WHERE what = 'w0'".encode())
+    with pytest.raises(ProofFailed, match=r"public\.log, without a key"):
+        apply(pair.production, pair.branch, plan, run_id="r", undo_path=tmp_path / "u", before_commit=lambda _: None)
+    assert value(pair.app, "SELECT count(*) FROM log WHERE client = 1") == 0
+
+
+def test_of_copies_that_exclude_each_other_by_now_one_comes_back(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (1, 'x'), (1, 'x'), (2, NULL)")
+    pair.app.execute("DELETE FROM t; CREATE UNIQUE INDEX ON t (lower(b))")
+    done = accepting(pair, tmp_path, "t")
+    assert texts(pair.production, "public.t") == ["(1,x)", "(2,)"]
+    (conflict,) = done.applied.tables[0].conflicts
+    assert (done.applied.inserted, conflict.kind, conflict.count, done.proof.verdict) == (2, "taken", 2, "passed")
+
+
+def test_a_row_without_a_key_cannot_come_back_with_other_values(pairs: Pairs) -> None:
+    pair = pairs(LOG)
+    pair.app.execute("DELETE FROM log WHERE code = 7; INSERT INTO log (code) VALUES (7)")
+    file = conflicts_file("run", find(pair, "log", accept=("log",)).conflict_rows, left_out=0)
+    decisions = Decisions.parse(file.replace('"set": {}', '"set": {"code": "8"}'), where="x")
+    with pytest.raises(UsageFault, match="no key, so none of them can come back with other values"):
+        survey(pair.production, pair.branch, Request.parse(["log"], decisions=decisions, accept_keyless=["log"]))
