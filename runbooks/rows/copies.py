@@ -89,14 +89,23 @@ def is_kept(copies: sql.Composable, row: str) -> sql.Composed:
     )
 
 
-def counts(table: Table, compared: tuple[str, ...], among: sql.Composable | None = None) -> sql.Composed:
+def counts(
+    table: Table,
+    compared: tuple[str, ...],
+    *,
+    among: sql.Composable | None = None,
+    only: sql.Composable | None = None,
+) -> sql.Composed:
     """A query for each text of the table's rows, as MD5, and how many have it; `among` is a FROM item of some MD5s, d.
+    A row `t` of which `only` is not true has none of them.
 
     It reads the whole table, once.
     """
-    query = sql.SQL("SELECT {} AS digest FROM {} AS t").format(digest("t", compared), table.rows)
-    only = sql.SQL(" JOIN {} ON d.digest = n.digest").format(among) if among else sql.SQL("")
-    return sql.SQL("SELECT n.digest, count(*) AS many FROM ({}) AS n{} GROUP BY n.digest").format(query, only)
+    query = sql.SQL("SELECT {} AS digest FROM {} AS t WHERE {}").format(
+        digest("t", compared), table.rows, only or sql.SQL("true")
+    )
+    join = sql.SQL(" JOIN {} ON d.digest = n.digest").format(among) if among else sql.SQL("")
+    return sql.SQL("SELECT n.digest, count(*) AS many FROM ({}) AS n{} GROUP BY n.digest").format(query, join)
 
 
 def _made(values: Values) -> sql.Composed:

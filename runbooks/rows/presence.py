@@ -152,7 +152,7 @@ def _count_copies(
         ship(snapshot.production, branch, query=query, snapshot=snapshot.name, target=into, progress=progress)
     else:
         texts = branch.execute(sql.SQL("SELECT DISTINCT k1 FROM ({}) AS c").format(lookup.candidates)).fetchall()
-        question = copies.counts(lookup.target, lookup.counted, sql.SQL("unnest($1::text[]) AS d (digest)"))
+        question = copies.counts(lookup.target, lookup.counted, among=sql.SQL("unnest($1::text[]) AS d (digest)"))
         with psycopg.RawCursor(snapshot.production) as asking:
             _keep(branch, into, asking.execute(question, [[text for (text,) in texts]]))
     # A text and its number of copies is the last copy; those before it are there too.
