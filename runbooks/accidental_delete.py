@@ -55,6 +55,7 @@ class Request(Record):
     where: str | None = None
     database: str | None = None
     accept_triggers: tuple[str, ...] = ()
+    accept_keyless: tuple[str, ...] = ()
     from_backup: str | None = None
     """`latest` or the id of a backup: the past to read from, instead of a branch."""
     changed: bool = False
@@ -75,6 +76,7 @@ class Request(Record):
         where: str = "",
         database: str = "",
         accept_triggers: str = "",
+        accept_keyless: str = "",
         from_backup: str = "",
         changed: bool = False,
         until: str = "",
@@ -100,6 +102,7 @@ class Request(Record):
             where=wanted.where,
             database=database or None,
             accept_triggers=_split(accept_triggers),
+            accept_keyless=_split(accept_keyless),
             from_backup=from_backup or None,
             changed=changed,
             until=_until(moment, until, now) if _means_changed(changed, until) else None,
@@ -111,16 +114,27 @@ class Request(Record):
     @property
     def wanted(self) -> RowsWanted:
         return RowsWanted.parse(
-            self.tables, self.where, changed=self.changed, mapping=self.mapping, decisions=self.decisions
+            self.tables,
+            self.where,
+            changed=self.changed,
+            mapping=self.mapping,
+            decisions=self.decisions,
+            accept_keyless=self.accept_keyless,
         )
 
     def command(self, environment: str) -> str:
         """As it is typed, without the choice of a backup."""
         given = {
-            "at": self.at.iso(), "tables": ",".join(self.tables), "where": self.where, "database": self.database,
-            "accept-triggers": ",".join(self.accept_triggers), "until": self.until and self.until.iso(),
-            **dict(self.files), "env": environment,
-        }  # fmt: skip
+            "at": self.at.iso(),
+            "tables": ",".join(self.tables),
+            "where": self.where,
+            "database": self.database,
+            "accept-triggers": ",".join(self.accept_triggers),
+            "accept-keyless": ",".join(self.accept_keyless),
+            "until": self.until and self.until.iso(),
+            **dict(self.files),
+            "env": environment,
+        }
         flags = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
         return " ".join(["invoke recover.accidental-delete", *flags, *(["--changed"] if self.changed else [])])
 

@@ -103,6 +103,7 @@ def _about(table: FoundTable) -> Iterator[str]:
             yield f"sequence {need.sequence.name} moves from {need.stands_at} to {need.move_to}"
         if need.note:
             yield f"sequence {need.sequence.name}: {need.note}"
+    yield from (f"{table.name}: {note}" for note in table.notes)
     for difference in table.differences:
         yield f"schema: {difference}"
     for index in table.unchecked:

@@ -55,7 +55,7 @@ class Ready:
 def stage(production: Connection, branch: Connection, ready: Ready) -> None:
     """Copy the planned values into a temporary table. ProofFailed unless the same arrived."""
     amendment = ready.amendment
-    table = amendment.target.name.identifier
+    table = amendment.target.rows
     keys = fields("t", amendment.target.key.columns, renamed=ready.k)
     for name, columns in (
         (ready.rows, sql.SQL("{}, ''::text AS seen").format(fields("t", amendment.columns, renamed=ready.v))),
@@ -86,7 +86,7 @@ def stage(production: Connection, branch: Connection, ready: Ready) -> None:
 def write(conn: Connection, ready: Ready) -> None:
     """Lock the rows that still are as planned, keep what they hold, and set them."""
     amendment = ready.amendment
-    table, key = amendment.target.name.identifier, amendment.target.key
+    table, key = amendment.target.rows, amendment.target.key
     conn.execute(
         sql.SQL(
             "INSERT INTO {before} SELECT {k}, {w}, md5({rest}) FROM {table} AS t JOIN {rows} AS s ON {same}"
@@ -129,7 +129,7 @@ def _parents_there(ready: Ready) -> sql.Composable:
                 for parent, operator, name in zip(tie.parent_columns, tie.equals, tie.child_columns, strict=True)
             ]
             there = sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(
-                tie.parent.identifier, sql.SQL(" AND ").join(points)
+                tie.parent_rows, sql.SQL(" AND ").join(points)
             )
             conditions.append(sql.SQL("({})").format(sql.SQL(" OR ").join([*unset, there])))
     return sql.SQL(" AND ").join(conditions)
@@ -143,7 +143,7 @@ def result(conn: Connection, ready: Ready) -> AmendedTable:
     amendment = ready.amendment
     key = amendment.target.key
     joined = sql.SQL("{} AS b JOIN {} AS s ON {} JOIN {} AS t ON {}").format(
-        ready.before, ready.rows, same_numbers("s", key, "b"), amendment.target.name.identifier, same_key("s", key, "t")
+        ready.before, ready.rows, same_numbers("s", key, "b"), amendment.target.rows, same_key("s", key, "t")
     )
     row = conn.execute(
         sql.SQL(

@@ -7,7 +7,6 @@ from psycopg import sql
 from runbooks.clients.postgres import Connection
 from runbooks.rows import states
 from runbooks.rows.compose import checksum, fields, numbered, row_text, same_key, scratch
-from runbooks.rows.contents import columns
 from runbooks.rows.found import Amendment
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import ForeignKey, Table
@@ -18,7 +17,7 @@ _SAMPLE_LENGTH = 200
 
 def set_back(search: Search, table: Involved) -> Amendment | None:
     """The rows of a table that are set back whole; None if there are none."""
-    names = columns(table)
+    names = table.compared
     v = numbered(len(names), "v")
     query = sql.SQL("SELECT {}, {}, f.seen FROM {} AS t JOIN {} AS f ON {} WHERE {}").format(
         fields("f", table.k),

@@ -139,10 +139,12 @@ def _write(
     # Parents first, as an application books: the other way round we would deadlock with it.
     tables = [written[name] for group in plan.order for name in group]
     alone = {table.name for table in tables if set(table.triggers) & set(plan.suppressed)}
+    alone |= {one.name for one in staged if one.table.keyless}
     lock(production, tables, alone)
     check_unchanged(production, tables)
     before = triggers.states(production, [oid for table in tables for oid in table.tree])
     triggers.switch_off(production, plan.suppressed)
+    insert.mark_there(production, staged)
     set_back: dict[int, AmendedTable] = {}
     with naming_blockers(production, tables):
         for group in plan.order:
@@ -226,7 +228,15 @@ def _write_undo(
         run=run_id,
         database=identity(production),
         xid=current_xid(production),
-        tables=tuple(UndoTable(name=one.name, key=one.key.columns, rows=inserted[one.name]) for one in staged),
+        tables=tuple(
+            UndoTable(
+                name=one.name,
+                key=one.names if one.table.keyless else one.key.columns,
+                rows=inserted[one.name],
+                copies=one.table.keyless,
+            )
+            for one in staged
+        ),
         amended=tuple(
             UndoAmended(
                 name=one.amendment.name,
@@ -239,10 +249,7 @@ def _write_undo(
             for one, what in zip(ready, amended, strict=True)
         ),
     )
-    inserts = [
-        sql.SQL("SELECT {} FROM {} AS f WHERE fate = {}").format(fields("f", one.k), one.fates, insert.INSERTED)
-        for one in staged
-    ]
+    inserts = [insert.inserted_keys(one) for one in staged]
     befores = [sql.SQL("SELECT {} FROM {} AS b").format(fields("b", (*one.k, *one.w)), one.before) for one in ready]
     undo_file.write(path, header, _undo_rows(production, (*inserts, *befores)))
     return header.xid

@@ -62,7 +62,7 @@ def candidates(search: Search, table: Involved, names: tuple[str, ...]) -> sql.C
         reading = beside.submit(
             _read,
             search.snapshot.production,
-            sums.format(bucket, _hash(columns, same), table.target.name.identifier),
+            sums.format(bucket, _hash(columns, same), table.target.rows),
         )
         search.run(
             "CREATE UNLOGGED TABLE {here} AS {sums}",

@@ -81,8 +81,10 @@ def _rows(conn: Connection, query: LiteralString, *values: object) -> Iterable[d
 _HEAD = """
 SELECT c.oid::bigint AS oid, c.relkind::text AS kind,
        c.relpersistence = 'u' AS unlogged, c.relpersistence = 't' AS temporary, c.relispartition AS is_partition,
-       EXISTS (SELECT FROM pg_inherits AS i WHERE NOT c.relispartition AND i.inhrelid = c.oid
-                  OR c.relkind = 'r' AND i.inhparent = c.oid) AS inherits,
+       ARRAY(SELECT jsonb_build_object('schema', hn.nspname, 'name', h.relname)
+             FROM pg_inherits AS i JOIN pg_class AS h ON h.oid = i.inhrelid JOIN pg_namespace AS hn
+               ON hn.oid = h.relnamespace
+             WHERE c.relkind = 'r' AND i.inhparent = c.oid ORDER BY hn.nspname, h.relname) AS heirs,
        c.relhasrules AS has_rules, row_security_active(c.oid) AS hides_rows,
        pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS ours,
        t.oids AS tree,
@@ -177,7 +179,8 @@ SELECT con.conrelid = ANY (%s::oid[]) AS outgoing, con.confrelid = ANY (%s::oid[
            'on_delete', CASE con.confdeltype WHEN 'a' THEN 'no action' WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade'
                                              WHEN 'n' THEN 'set null' WHEN 'd' THEN 'set default' END,
            'on_partition', c.relispartition OR p.relispartition,
-           'period', coalesce((to_jsonb(con) ->> 'conperiod')::boolean, false)) AS key
+           'period', coalesce((to_jsonb(con) ->> 'conperiod')::boolean, false),
+           'child_partitioned', c.relkind = 'p', 'parent_partitioned', p.relkind = 'p') AS key
 FROM pg_constraint AS con
 JOIN pg_class AS c ON c.oid = con.conrelid JOIN pg_namespace AS cn ON cn.oid = c.relnamespace
 JOIN pg_class AS p ON p.oid = con.confrelid JOIN pg_namespace AS pn ON pn.oid = p.relnamespace

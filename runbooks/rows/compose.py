@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
-from runbooks.rows.shape import ForeignKey, Operator, UniqueKey
+from runbooks.rows.shape import COPIES, ForeignKey, Operator, UniqueKey
 
 SCRATCH = "bloom_dr"
 """Our own schema on the recovery branch; production never gets one."""
@@ -42,6 +42,13 @@ def equal(
     )
 
 
+def key_types(alias: str, key: UniqueKey) -> sql.Composed:
+    """Columns k1, k2, ... of the types of the key, for a table of ours that is made empty from `alias`."""
+    if key == COPIES:
+        return sql.Composed([sql.SQL("''::text AS k1, 0::bigint AS k2")])
+    return fields(alias, key.columns, renamed=numbered(len(key.columns)))
+
+
 def same_key(ours: str, key: UniqueKey, theirs: str) -> sql.Composed:
     """Row `theirs` of the table has the key k1, k2, ... of our row `ours`."""
     return equal(theirs, key.columns, key.equals, ours, numbered(len(key.columns)))
@@ -68,6 +75,10 @@ def all_set(alias: str, names: Sequence[str]) -> sql.Composed:
 def row_text(alias: str, names: Sequence[str]) -> sql.Composed:
     """The row as PostgreSQL writes it, each field by its type's output function."""
     return sql.SQL("ROW({})::text").format(fields(alias, names))
+
+
+def digest(alias: str, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL("md5({})").format(row_text(alias, names))
 
 
 def checksum(text: sql.Composable) -> sql.Composed:

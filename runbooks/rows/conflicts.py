@@ -10,17 +10,18 @@ from psycopg import errors, sql
 
 from runbooks.clients.postgres_faults import said
 from runbooks.model.errors import UsageFault
-from runbooks.rows.compose import all_set, fields, numbered, same_key, same_numbers, scratch
-from runbooks.rows.contents import columns
+from runbooks.rows.compose import all_set, fields, numbered, row_text, same_key, same_numbers, scratch
 from runbooks.rows.decisions import THERE, ConflictRow, Kind, Row
 from runbooks.rows.found import Conflict
-from runbooks.rows.listed import listed
+from runbooks.rows.listed import Listed, listed
 from runbooks.rows.presence import by_key, find_digests
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import UniqueKey
 
 MOST = 1_000
 """So many conflicts of a table are told row by row; the counts are always whole."""
+_SHOWN = 200
+"""Characters of a row that is told as a whole."""
 _OPEN = sql.SQL("f.state IN ('conflict', 'differs', 'edited') AND NOT f.settled AND f.kind <> 'later'")
 
 
@@ -94,13 +95,18 @@ def conflicts(search: Search) -> tuple[Conflict, ...]:
                 table.found
             )
         ).fetchall()
-        for rows in [
-            sql.SQL("{} AS f WHERE state = 'conflict' AND kind = {} AND why = {} AND settled = {}").format(
-                table.found, kind, why, settled
-            )
-        ]
-        for each in [listed(search.branch, rows, "f", table.k)]
+        for each in [_listed(search, table, kind, why, settled)]
     )
+
+
+def _listed(search: Search, table: Involved, kind: Kind, why: str, settled: bool) -> Listed:
+    rows = sql.SQL("{} AS f JOIN {} AS t ON {}").format(table.found, table.past, same_key("f", table.source.key, "t"))
+    these = sql.SQL("{} WHERE f.state = 'conflict' AND f.kind = {} AND f.why = {} AND f.settled = {}").format(
+        rows, kind, why, settled
+    )
+    # The digest of a row without a key says nothing to a person.
+    text = sql.SQL("left({}, {})").format(row_text("t", table.compared), _SHOWN) if table.target.keyless else None
+    return listed(search.branch, these, "f", table.k, shown=text)
 
 
 def conflict_rows(search: Search) -> tuple[ConflictRow, ...]:
@@ -116,7 +122,7 @@ class _Both:
     table: Involved
 
     def rows(self) -> Iterator[ConflictRow]:
-        names = columns(self.table)
+        names = self.table.compared
         first = sql.SQL(
             "SELECT {}, f.kind, f.why, f.seen FROM {} AS f WHERE {} AND f.kind IS NOT NULL ORDER BY {}"
         ).format(fields("f", self.table.k), self.table.found, _OPEN, fields("f", self.table.k))
@@ -124,7 +130,9 @@ class _Both:
         with self.search.candidates(limited) as (open_rows, many):
             if not many:
                 return
-            there = self._now(open_rows, sql.SQL("o.kind <> 'taken'"), self.table.target.key)
+            there = {}
+            if not self.table.target.keyless:
+                there = self._now(open_rows, sql.SQL("o.kind <> 'taken'"), self.table.target.key)
             holders = [
                 self._now(open_rows, sql.SQL("o.kind = 'taken'"), key)
                 for key in self.table.target.keys
@@ -164,7 +172,7 @@ class _Both:
             self.search.snapshot,
             self.search.branch,
             by_key(table.source, table.target, key, asked),
-            _as_json(columns(table)),
+            _as_json(table.compared),
             into=side,
             many=1,  # no more than MOST: looked up, always
         )

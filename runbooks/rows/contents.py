@@ -17,7 +17,6 @@ from runbooks.rows import states
 from runbooks.rows.buckets import candidates
 from runbooks.rows.catalog import describe
 from runbooks.rows.compose import fields, row_text, same_key, same_numbers, scratch
-from runbooks.rows.fit import common_columns
 from runbooks.rows.found import Different
 from runbooks.rows.listed import listed
 from runbooks.rows.names import TableName
@@ -36,14 +35,15 @@ _REUSED = "its key was gone after the damage, and was given to something else si
 _LATER = "edited after the damage, which had left it alone"
 
 
-def columns(table: Involved) -> tuple[str, ...]:
-    """What is compared: the columns that both sides have."""
-    return tuple(column.name for column in common_columns(table.source, table.target))
-
-
 def find_missing_and_changed(search: Search, table: Involved) -> None:
-    """Note all rows asked for that production lacks or has with another content."""
-    names = columns(table)
+    """Note all rows asked for that production lacks or has with another content.
+
+    Of a table without a key, those that it lacks: an edited row is one that is missing, and one that is new.
+    """
+    if table.target.keyless:
+        search.find_missing(table)
+        return
+    names = table.compared
     query = candidates(search, table, names) if table.whole and table.matching > MOST else None
     _compare(search, table, table.asked_keys if query is None else query, names, lacking=True)
 
@@ -57,13 +57,15 @@ def mark_different(search: Search) -> frozenset[TableName]:
 
 
 def _look(search: Search, table: Involved) -> bool:
+    if table.target.keyless:
+        return True  # what is there is equal
     there = table.matching - search.count(sql.SQL("{} AS f WHERE NOT f.cascaded").format(table.found))
     if not table.named or there > MOST:
         return not table.named
     query = sql.SQL("SELECT * FROM ({}) AS v WHERE NOT EXISTS (SELECT FROM {} AS f WHERE {})").format(
         table.asked_keys, table.found, same_numbers("f", table.source.key, "v")
     )
-    _compare(search, table, query, columns(table), lacking=False)
+    _compare(search, table, query, table.compared, lacking=False)
     return True
 
 
@@ -105,6 +107,8 @@ def _compare(search: Search, table: Involved, query: sql.Composed, names: tuple[
 
 def judge(search: Search, table: Involved, after: Snapshot | None) -> None:
     """Of the rows that differ: damaged if they are as the damage left them; else with a kind of conflict, or none."""
+    if table.target.keyless:
+        return
     if after is None:
         search.run(
             "UPDATE {found} SET kind = 'changed', why = {why} WHERE state = 'differs'",
@@ -112,7 +116,7 @@ def judge(search: Search, table: Involved, after: Snapshot | None) -> None:
             why=sql.Literal(_SINCE),
         )
         return
-    names = columns(table)
+    names = table.compared
     target = _after_the_damage(after.production, table, names)
     query = sql.SQL("SELECT {} FROM {} WHERE state = 'differs'").format(fields(None, table.k), table.found)
     with (

@@ -15,12 +15,15 @@ from runbooks.rows.names import TableName
 
 FORMAT = "bloom-dr conflicts 1"
 
-Kind: TypeAlias = Literal["changed", "edited", "reused", "taken", "orphan"]
+Kind: TypeAlias = Literal["changed", "edited", "reused", "taken", "orphan", "keyless"]
 """Why the program does not decide: the row is there with other content, and nobody can say since when (changed); it was
 damaged and then edited (edited); its key was given to something else (reused); it is missing, and another row has one
-of its unique values (taken), or what it points at does not come back (orphan)."""
+of its unique values (taken), or what it points at does not come back (orphan), or its table has no key, so that it may
+have been edited rather than lost (keyless)."""
 THERE: frozenset[Kind] = frozenset({"changed", "edited", "reused"})
 """The kinds of conflict in which a row is there under the key."""
+SETTABLE: frozenset[Kind] = frozenset({"taken", "orphan"})
+"""The kinds in which the row can come back with other values."""
 Choice: TypeAlias = Literal["keep", "past"]
 Row: TypeAlias = tuple[tuple[str, str | None], ...]
 """Columns and their values as PostgreSQL writes them; None is NULL."""
@@ -49,7 +52,7 @@ class ConflictRow(Record):
             "now": None if self.now is None else dict(self.now),
             "seen": self.seen,
             "decision": None,
-            **({} if self.kind in THERE else {"set": {}}),
+            **({"set": {}} if self.kind in SETTABLE else {}),
         }
 
 
@@ -105,9 +108,10 @@ class Decisions(Record):
         choices += [(rule.table, rule.kind, rule.decision) for rule in found.rules]
         for table, kind, decision in choices:
             if decision == "past" and kind not in THERE:
-                raise _fault(where, f"{table}: a row that is {kind} cannot come back as it was; keep or set")
+                can = "keep or set" if kind in SETTABLE else "keep, or accept the table as a whole"
+                raise _fault(where, f"{table}: a row that is {kind} cannot come back as it was; {can}")
         for row in rows:
-            if row.set and (row.kind in THERE or row.decision):
+            if row.set and (row.kind not in SETTABLE or row.decision):
                 raise _fault(where, f"{row.table} {row.key}: set is for rows that are missing, and stands alone")
         return cls(rows=rows, rules=found.rules)
 

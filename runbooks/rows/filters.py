@@ -30,15 +30,16 @@ Refuse = Callable[[str], UsageFault]
 
 
 def select_matching(branch: Connection, table: Table, where: str, into: sql.Identifier, view: sql.Identifier) -> int:
-    """Create table `into` on the branch with the keys (k1, k2, ...) of the rows that `where` is true for; how many.
+    """Create table `into` on the branch with what tells the rows apart there that `where` is true for (k1, k2, ...: see
+    Table.apart); how many.
 
     The text is parsed into `view`. UsageFault as above.
     """
     refuse = partial(_no_condition, table.name, where)
-    keys = fields(table.name.name, table.key.columns, renamed=numbered(len(table.key.columns)))
+    keys = fields(table.name.name, table.apart, renamed=numbered(len(table.apart)))
     with translated(f"look for rows of {table.name} on the branch", safe=_SAFE):
         with branch.transaction():
-            _make_condition(branch, table.name, where, keys, view, refuse)
+            _make_condition(branch, table.rows, where, keys, view, refuse)
         with _refusing(refuse):
             return _evaluate(branch, into, view)
 
@@ -48,7 +49,7 @@ def count_matching(session: Connection, table: TableName, where: str) -> int:
     refuse = partial(_no_condition, table, where)
     with translated(f"count rows of {table}", safe=_SAFE):
         with _for_a_view(session):
-            _make_condition(session, table, where, sql.SQL("1 AS k1"), _ASKED, refuse)
+            _make_condition(session, table.identifier, where, sql.SQL("1 AS k1"), _ASKED, refuse)
         with _refusing(refuse):
             return _count(session, _ASKED)
 
@@ -94,10 +95,10 @@ def _refusing(refuse: Refuse) -> Iterator[None]:
 
 
 def _make_condition(
-    branch: Connection, table: TableName, where: str, columns: sql.Composable, view: sql.Identifier, refuse: Refuse
+    branch: Connection, rows: sql.Composable, where: str, columns: sql.Composable, view: sql.Identifier, refuse: Refuse
 ) -> None:
     # The table goes by its own name, so that the condition may name its columns with it.
-    query = sql.SQL("SELECT {} FROM {}").format(columns, table.identifier)
+    query = sql.SQL("SELECT {} FROM {}").format(columns, rows)
     with as_application(branch):
         # A text that is complete between WHEN and THEN has no bracket that would close the one of WHERE ( ... ).
         alone = sql.SQL("{} WHERE CASE WHEN\n{}\nTHEN true END").format(query, sql.SQL(where))

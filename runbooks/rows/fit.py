@@ -42,8 +42,6 @@ def _obstacles(table: Table) -> Iterator[str]:
         yield "it is unlogged, so the history does not hold its rows"
     if table.is_partition:
         yield "it is a partition; name the partitioned table"
-    if table.inherits:
-        yield "it takes part in table inheritance"
     if table.foreign_partitions:
         yield "it has partitions on another server"
     if table.has_rules:
@@ -63,9 +61,9 @@ def _all_names(table: Table) -> Iterator[str]:
 
 
 def _key_obstacles(table: Table) -> Iterator[str]:
-    if table.row_key is None:
-        yield "it has no primary key and no unique key of NOT NULL columns, so a row cannot be told from its equal"
-    elif not table.row_key.is_plain:
+    if not table.columns:
+        yield "it has no columns"
+    if table.row_key and not table.row_key.is_plain:
         yield "its primary key does not compare plain values"
     for key in table.keys:
         if not key.immediate:
@@ -117,12 +115,15 @@ def other_differences(source: Table, target: Table) -> tuple[str, ...]:
     found = []
     if source.kind != target.kind:
         found.append(f"{target.name} is partitioned on one side only")
-    if source.row_key and target.row_key and source.key.columns != target.key.columns:
+    if source.key.columns != target.key.columns:
         found.append(
-            f"the key of {target.name} is ({', '.join(source.key.columns)}) on the branch and"
-            f" ({', '.join(target.key.columns)}) in production"
+            f"the key of {target.name} is {_key_told(source)} on the branch and {_key_told(target)} in production"
         )
     return tuple(found)
+
+
+def _key_told(table: Table) -> str:
+    return f"({', '.join(table.row_key.columns)})" if table.row_key else "none"
 
 
 def common_columns(source: Table, target: Table) -> tuple[Column, ...]:
@@ -146,6 +147,8 @@ def can_look_up(source: Table, target: Table) -> bool:
 def amend_obstacles(source: Table, target: Table, names: tuple[str, ...]) -> tuple[str, ...]:
     """Why these columns of rows that are there cannot be set to what they were; empty if they can."""
     reasons = [*dict.fromkeys((*obstacles(source), *obstacles(target))), *other_differences(source, target)]
+    if target.keyless:
+        reasons.append("it has no primary key and no unique key of NOT NULL columns, so no row can be found again")
     if reasons:
         return tuple(reasons)
     concerned = {*names, *target.key.columns}
@@ -170,6 +173,8 @@ def check_recoverable(source: Table, target: Table, *, changed: bool = False, be
     ]
     if lacking:
         reasons.append(f"our role may not {' or '.join(lacking)} in production")
+    if target.keyless and not {"update", "delete"} & set(target.privileges):
+        reasons.append("it has no key, so nobody may write while its rows are counted, and our role may not lock it")
     if reasons:
         raise Refused(
             f"rows of {target.name} cannot be brought back exactly: {because}{'; '.join(reasons)}",

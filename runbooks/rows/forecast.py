@@ -47,9 +47,12 @@ def _mark_taken(search: Search, table: Involved, key: UniqueKey) -> None:
             return
         query = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", numbered(len(key.columns))), rows)
         lookup = by_key(table.source, table.target, key, query)
-        lookup = replace(lookup, also=table.target.key.columns)
+        # What is missing has no row of its own there.
+        itself: sql.Composable = sql.SQL("false")
+        if not table.target.keyless:
+            lookup = replace(lookup, also=table.target.key.columns)
+            itself = equal("p", numbered(len(table.k), "a"), table.target.key.equals, "f", table.k)
         with search.present(lookup, many, f"values of {key.name}") as present:
-            own = numbered(len(table.k), "a")
             search.run(
                 "UPDATE {found} AS f SET {conflict}, kind = 'taken', why = {why} FROM {past} AS t"
                 " WHERE {coming} AND {same}"
@@ -62,7 +65,7 @@ def _mark_taken(search: Search, table: Involved, key: UniqueKey) -> None:
                 same=same_key("f", table.source.key, "t"),
                 present=present,
                 taken=equal("p", numbered(len(key.columns)), key.equals, "t", key.columns),
-                itself=equal("p", own, table.target.key.equals, "f", table.k),
+                itself=itself,
             )
 
 
@@ -155,8 +158,7 @@ def _also_lost(search: Search, parent: Involved, tie: ForeignKey, which: tuple[s
         return None  # all its rows were looked at
     unknown: sql.Composable = sql.SQL("true")
     if child:
-        known = same_key("x", child.source.key, "c")
-        unknown = sql.SQL("NOT EXISTS (SELECT FROM {} AS x WHERE {})").format(child.found, known)
+        unknown = sql.SQL("NOT {}").format(child.is_known("c"))
     source, target = search.pair(tie.child)
     certain = target is None or can_look_up(source, target)
     if target is None or not certain:

@@ -16,6 +16,9 @@ from runbooks.rows.names import AskedName, TableName
 from runbooks.rows.sequences import SequenceNeed
 from runbooks.rows.shape import Table
 
+_HEIRS = 3
+"""So many tables that inherit from one are named."""
+
 
 class Request(Record):
     """The tables to bring rows back to, and which of their rows are meant."""
@@ -28,6 +31,8 @@ class Request(Record):
     """Whether rows that are there with other content are meant too."""
     mapping: Mapping = Mapping()
     decisions: Decisions = Decisions()
+    accept_keyless: tuple[str, ...] = ()
+    """Tables without a key whose missing rows come back although some may have been edited rather than lost."""
 
     @classmethod
     def parse(
@@ -38,6 +43,7 @@ class Request(Record):
         changed: bool = False,
         mapping: Mapping | None = None,
         decisions: Decisions | None = None,
+        accept_keyless: Iterable[str] = (),
     ) -> Request:
         """UsageFault for a text that is not a table's name. `where` is read by the server, in the survey."""
         return cls(
@@ -46,6 +52,7 @@ class Request(Record):
             changed=changed,
             mapping=mapping or Mapping(),
             decisions=decisions or Decisions(),
+            accept_keyless=tuple(str(AskedName.parse(text)) for text in accept_keyless),
         )
 
 
@@ -139,7 +146,9 @@ class FoundTable(Record):
     keys_table: str
     """Where on the branch the keys are kept, below our own schema."""
     past_view: str | None
-    """There too, its rows as they are to come back; None if that is as they were."""
+    """There too, its rows as they are to come back; None if that is as they were. Always, if it has no key."""
+    accepted: bool
+    """It has no key, and its missing rows come back although some may have been edited rather than lost."""
     asked_table: str | None
     """There too, the keys that a condition picked; None if all rows were asked for, or none."""
     asked: int
@@ -170,9 +179,27 @@ class FoundTable(Record):
         return self.target.name
 
     @property
-    def past(self) -> sql.Identifier:
+    def keyless(self) -> bool:
+        """Its rows are copies: of each text as many as there were."""
+        return self.target.keyless
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it before its rows come back."""
+        found = []
+        if self.accepted and self.missing:
+            found.append(
+                "it has no key, and was accepted: a row that was only edited comes back beside what became of it"
+            )
+        if self.target.heirs:
+            heirs = ", ".join(map(str, self.target.heirs[:_HEIRS])) + (" ..." if self.target.heirs[_HEIRS:] else "")
+            found.append(f"only its own rows are meant; those of the tables that inherit from it are theirs: {heirs}")
+        return tuple(found)
+
+    @property
+    def past(self) -> sql.Composable:
         """Where on the branch its rows are read, with the columns of now."""
-        return scratch(self.past_view) if self.past_view else self.source.name.identifier
+        return scratch(self.past_view) if self.past_view else self.source.rows
 
 
 class Found(Record):

@@ -8,8 +8,9 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
+from runbooks.rows import insert_copies
 from runbooks.rows.applied import AppliedTable
-from runbooks.rows.compose import all_set, equal, fields, numbered, row_text, same_key, same_numbers
+from runbooks.rows.compose import all_set, equal, fields, numbered, row_text, same_key
 from runbooks.rows.decisions import Kind
 from runbooks.rows.found import Conflict, FoundTable
 from runbooks.rows.listed import listed
@@ -25,6 +26,13 @@ _REUSED = "another row has its key since the plan was made"
 _SKIPPED = "another row has one of its unique values now, or an accepted trigger suppressed it"
 
 
+def mark_there(conn: Connection, staged: Sequence[Staged]) -> None:
+    """Note the rows of tables without a key that are there by now. Call once, when those tables are locked."""
+    for one in staged:
+        if one.table.keyless:
+            insert_copies.mark_there(conn, one, THERE)
+
+
 def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
     """Insert the staged rows of tables that may point at each other, and note every row's fate.
 
@@ -37,7 +45,7 @@ def insert_group(conn: Connection, group: Sequence[Staged]) -> None:
                 _mark_taken(conn, one, key)
     while sum(_mark_orphans(conn, one, tie, group) for one in group for tie in one.table.target.parents):
         pass
-    parts = sql.SQL(", ").join(_insert(one, number) for number, one in enumerate(group))
+    parts = sql.SQL(", ").join(_insert(one) for one in group)
     conn.execute(sql.SQL("WITH {} SELECT").format(parts))
     for one in group:
         _note_the_rest(conn, one)
@@ -71,7 +79,8 @@ def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
         )
         for column in one.table.target.columns
     ]
-    u = numbered(len(key.expressions), "bloom_u")
+    # Beside columns with the application's names, ours must have others.
+    k, u = numbered(len(one.k), "bloom_k"), numbered(len(key.expressions), "bloom_u")
     values = sql.SQL(", ").join(
         sql.SQL("{} AS {}").format(sql.SQL(text), sql.Identifier(name))
         for text, name in zip(key.expressions, u, strict=True)
@@ -79,21 +88,21 @@ def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
     conn.execute(
         sql.SQL(
             "INSERT INTO {fates} SELECT {k}, {conflict}"
-            " FROM (SELECT {key}, {values} FROM (SELECT {columns} FROM {rows}) AS x WHERE {where}) AS s"
+            " FROM (SELECT {k}, {values} FROM (SELECT {key}, {columns} FROM {rows}) AS x WHERE {where}) AS s"
             " WHERE EXISTS (SELECT FROM (SELECT {values} FROM {table} AS x WHERE {where}) AS t WHERE {same})"
             " AND NOT EXISTS (SELECT FROM {fates} AS f WHERE {known})"
         ).format(
             fates=one.fates,
-            k=fields("s", one.k),
+            k=fields(None, k),
             conflict=CONFLICT,
-            key=fields(None, one.key.columns, renamed=one.k),
+            key=fields(None, one.staged(one.key.columns), renamed=k),
             values=values,
             columns=sql.SQL(", ").join(columns),
             rows=one.rows,
             where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
-            table=one.name.identifier,
+            table=one.table.target.rows,
             same=equal("t", u, key.equals, "s", u),
-            known=same_numbers("f", one.key, "s"),
+            known=equal("f", one.k, one.key.equals, "s", k),
         )
     )
 
@@ -113,7 +122,7 @@ def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequenc
         if parent.name == tie.parent and set(tie.parent_columns) <= set(parent.names)
     ]
     there = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
-        tie.parent.identifier, equal("p", tie.parent_columns, tie.equals, "s", columns)
+        tie.parent_rows, equal("p", tie.parent_columns, tie.equals, "s", columns)
     )
     return conn.execute(
         sql.SQL("INSERT INTO {} SELECT {}, {} FROM {} AS s WHERE {}").format(
@@ -126,30 +135,37 @@ def _mark_orphans(conn: Connection, one: Staged, tie: ForeignKey, group: Sequenc
     ).rowcount
 
 
-def _insert(one: Staged, number: int) -> sql.Composed:
+def _insert(one: Staged) -> sql.Composed:
+    put = sql.Identifier(f"put_{one.number}")
     written = tuple(column.name for column in one.columns if column.generated is None)
+    waiting = _without_fate(one, "s")
+    inserting = insert_copies.put(one, put, written, waiting) if one.table.keyless else _put(one, put, written, waiting)
+    return sql.SQL("{}, {} AS (INSERT INTO {} SELECT {}, {} FROM {} AS p)").format(
+        inserting, sql.Identifier(f"noted_{one.number}"), one.fates, fields("p", one.k), INSERTED, put
+    )
+
+
+def _put(one: Staged, name: sql.Identifier, written: tuple[str, ...], waiting: sql.Composed) -> sql.Composed:
     return sql.SQL(
-        "{put} AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
-        " SELECT {values} FROM {rows} AS s WHERE {waiting} ON CONFLICT DO NOTHING RETURNING {key}),"
-        " {noted} AS (INSERT INTO {fates} SELECT {k}, {inserted} FROM {put} AS p)"
+        "{name} AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+        " SELECT {values} FROM {rows} AS s WHERE {waiting} ON CONFLICT DO NOTHING RETURNING {key})"
     ).format(
-        put=sql.Identifier(f"put_{number}"),
+        name=name,
         table=one.name.identifier,
         columns=fields(None, written),
         values=fields("s", one.staged(written)),
         rows=one.rows,
-        waiting=_without_fate(one, "s"),
+        waiting=waiting,
         key=fields(None, one.key.columns, renamed=one.k),
-        noted=sql.Identifier(f"noted_{number}"),
-        fates=one.fates,
-        k=fields("p", one.k),
-        inserted=INSERTED,
     )
 
 
 def _note_the_rest(conn: Connection, one: Staged) -> None:
     """What was not inserted is there already, or its key or another unique value of it is something else's by now."""
     conn.execute(sql.SQL("ANALYZE {}").format(one.fates))
+    if one.table.keyless:
+        insert_copies.note_the_rest(conn, one, CONFLICT, _without_fate(one, "s"))
+        return
     conn.execute(
         sql.SQL(
             "INSERT INTO {fates} SELECT {key}, CASE WHEN t.xmin IS NULL THEN {conflict}"
@@ -164,7 +180,7 @@ def _note_the_rest(conn: Connection, one: Staged) -> None:
             there=THERE,
             other=OTHER,
             rows=one.rows,
-            table=one.name.identifier,
+            table=one.table.target.rows,
             same=_in_table(one, "t", "s"),
             waiting=_without_fate(one, "s"),
         )
@@ -212,10 +228,20 @@ def account(table: FoundTable, inserted: int, appeared: int, conflicts: tuple[Co
     return done
 
 
+def inserted_keys(one: Staged) -> sql.Composed:
+    """A query for what the undo needs to know of each inserted row."""
+    if one.table.keyless:
+        return insert_copies.undo_keys(one, INSERTED)
+    return sql.SQL("SELECT {} FROM {} AS f WHERE fate = {}").format(fields("f", one.k), one.fates, INSERTED)
+
+
 def prove_equal(conn: Connection, one: Staged, inserted: int) -> None:
     """ProofFailed unless each inserted row, generated columns included, reads as it did on the branch."""
+    if one.table.keyless:
+        insert_copies.prove_equal(conn, one, inserted, INSERTED)
+        return
     joined = sql.SQL("{} AS s JOIN {} AS f ON {} AND f.fate = {} JOIN {} AS t ON {}").format(
-        one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.name.identifier, same_key("f", one.key, "t")
+        one.rows, one.fates, _same(one, "f", "s"), INSERTED, one.table.target.rows, same_key("f", one.key, "t")
     )
     row = conn.execute(
         sql.SQL(

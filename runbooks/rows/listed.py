@@ -23,12 +23,16 @@ class Listed(Record):
 NONE = Listed(count=0, keys=())
 
 
-def listed(conn: Connection, rows: sql.Composable, alias: str, k: Sequence[str]) -> Listed:
-    """The rows of a FROM clause, whose item `alias` has the key k1, k2, ..."""
+def listed(
+    conn: Connection, rows: sql.Composable, alias: str, k: Sequence[str], *, shown: sql.Composable | None = None
+) -> Listed:
+    """The rows of a FROM clause, whose item `alias` has the key k1, k2, ...; each is told by it, or as `shown`."""
     row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(rows)).fetchone()
     if row is None or row[0] == 0:
         return NONE
     first = conn.execute(
-        sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT {}").format(row_text(alias, k), rows, fields(alias, k), SHOWN)
+        sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT {}").format(
+            shown or row_text(alias, k), rows, fields(alias, k), SHOWN
+        )
     )
     return Listed(count=row[0], keys=tuple(text for (text,) in first))

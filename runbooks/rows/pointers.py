@@ -99,8 +99,8 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
 def _pointing(parent: Involved, tie: ForeignKey) -> sql.Composed:
     """Rows `c` on the branch that point at found rows `f` which the delete took."""
     return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE {}").format(
-        tie.child.identifier,
-        parent.source.name.identifier,
+        tie.child_rows,
+        parent.then,
         points_at("c", tie, "p"),
         parent.found,
         same_key("f", parent.source.key, "p"),

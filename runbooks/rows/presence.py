@@ -9,9 +9,11 @@ import psycopg
 from psycopg import sql
 
 from runbooks.clients.postgres import Connection
+from runbooks.rows import copies
 from runbooks.rows.compose import fields, numbered
+from runbooks.rows.fit import common_columns
 from runbooks.rows.pipe import ship
-from runbooks.rows.shape import Column, ForeignKey, Operator, Table, UniqueKey
+from runbooks.rows.shape import COPIES, Column, ForeignKey, Operator, Table, UniqueKey
 
 BATCH = 1_000
 """Keys for one question; no more candidates than that are always looked up in production's index."""
@@ -36,6 +38,8 @@ class Lookup:
     equals: tuple[Operator, ...]
     also: tuple[str, ...] = ()
     """Columns of production's row to be kept beside its values, as a1, a2, ..."""
+    counted: tuple[str, ...] = ()
+    """Of a table without a key, the columns that make the text of a row: the candidates are copies, to be counted."""
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
@@ -44,7 +48,9 @@ class Lookup:
 
 def by_key(source: Table, target: Table, key: UniqueKey, candidates: sql.Composed) -> Lookup:
     """Look up rows of `source` (the branch's record) in `target` (production's) by one of its unique keys."""
-    return Lookup(candidates, tuple(source.column(name) for name in key.columns), target, key.columns, key.equals)
+    counted = tuple(column.name for column in common_columns(source, target)) if key == COPIES else ()
+    columns = tuple(source.column(name) for name in key.columns)
+    return Lookup(candidates, columns, target, key.columns, key.equals, counted=counted)
 
 
 def by_reference(child: Table, parent: Table, tie: ForeignKey, candidates: sql.Composed) -> Lookup:
@@ -111,13 +117,15 @@ def _find(
     columns += [sql.SQL("digest text")] if digest else []
     branch.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(into, sql.SQL(", ").join(columns)))
     held = _rows_estimate(snapshot.production, lookup.target)
-    if many <= BATCH or (many <= FEW and many * SPARSE <= held):
+    if lookup.counted:
+        _count_copies(snapshot, branch, lookup, into, many, progress and (lambda done: progress(done, held)))
+    elif many <= BATCH or (many <= FEW and many * SPARSE <= held):
         _look_up(snapshot.production, branch, lookup, into, progress and (lambda done: progress(done, many)), digest)
     else:
         query = sql.SQL("SELECT {}{} FROM {} AS t").format(
             fields("t", (*lookup.target_columns, *lookup.also)),
             sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
-            lookup.target.name.identifier,
+            lookup.target.rows,
         )
         ship(
             snapshot.production,
@@ -128,6 +136,27 @@ def _find(
             progress=progress and (lambda done: progress(done, held)),
         )
     branch.execute(sql.SQL("ANALYZE {}").format(into))
+
+
+def _count_copies(
+    snapshot: Snapshot,
+    branch: Connection,
+    lookup: Lookup,
+    into: sql.Identifier,
+    many: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Every copy that production has, by text and number. Either way production reads its table once, as a whole."""
+    if many > FEW:
+        query = copies.counts(lookup.target, lookup.counted)
+        ship(snapshot.production, branch, query=query, snapshot=snapshot.name, target=into, progress=progress)
+    else:
+        texts = branch.execute(sql.SQL("SELECT DISTINCT k1 FROM ({}) AS c").format(lookup.candidates)).fetchall()
+        question = copies.counts(lookup.target, lookup.counted, among=sql.SQL("unnest($1::text[]) AS d (digest)"))
+        with psycopg.RawCursor(snapshot.production) as asking:
+            _keep(branch, into, asking.execute(question, [[text for (text,) in texts]]))
+    # A text and its number of copies is the last copy; those before it are there too.
+    branch.execute(sql.SQL("INSERT INTO {} SELECT k1, generate_series(1, k2 - 1) FROM {}").format(into, into))
 
 
 def _rows_estimate(production: Connection, target: Table) -> int:
@@ -176,7 +205,7 @@ def _question(lookup: Lookup, digest: sql.Composable | None) -> sql.Composed:
         sql.SQL(", {}").format(digest) if digest else sql.SQL(""),
         sql.SQL(", ").join(sql.SQL(f"unnest(${number}::text[])") for number in range(1, width + 1)),
         fields(None, lookup.candidate_names),
-        lookup.target.name.identifier,
+        lookup.target.rows,
         matches,
     )
 

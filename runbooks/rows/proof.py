@@ -12,7 +12,7 @@ from runbooks.clients.postgres import Connection, prove, prove_apart, translated
 from runbooks.model.errors import LocalFault
 from runbooks.model.record import Record
 from runbooks.rows.applied import AmendedTable, Applied, AppliedTable
-from runbooks.rows.compose import equal, fields, numbered, row_text, same_key, same_numbers, scratch
+from runbooks.rows.compose import equal, fields, key_types, numbered, row_text, same_key, same_numbers, scratch
 from runbooks.rows.fit import common_columns
 from runbooks.rows.found import FoundTable
 from runbooks.rows.listed import NONE, Listed, listed
@@ -143,9 +143,11 @@ def _lost_since(search: Search, found: FoundTable) -> Listed:
         return NONE
     k, keys = numbered(len(found.source.key.columns)), scratch(found.keys_table)
     parts = [sql.SQL("SELECT {} FROM {} WHERE cascaded AND state = 'there'").format(fields(None, k), keys)]
-    if found.named:
-        asked: sql.Composable = scratch(found.asked_table) if found.asked_table else found.source.name.identifier
+    if found.named or found.keyless:
+        asked: sql.Composable = scratch(found.asked_table) if found.asked_table else found.source.rows
         names = k if found.asked_table else found.source.key.columns
+        if found.keyless:  # those of a cascade are kept in one place with the others
+            asked, names, parts = found.past, found.source.key.columns, []
         away = sql.SQL("SELECT FROM {} AS f WHERE {} AND f.state IN ('missing', 'conflict')").format(
             keys, equal("f", k, found.source.key.equals, "v", names)
         )
@@ -181,7 +183,7 @@ def _compare(
 ) -> ProvedTable:
     found = plan.table(one.table.name)
     names = tuple(column.name for column in common_columns(found.source, one.table))
-    _send_digests(production, branch, found.source.name.identifier, header, one, names)
+    _send_digests(production, branch, found.source.rows, header, one, names)
     past = sql.SQL("{} AS t ON {}").format(found.past, same_key("k", found.source.key, "t"))
     there = sql.Identifier("t", one.table.key.columns[0])
     proved, different = _equal_on_branch(branch, one, past, there, row_text("t", names))
@@ -198,7 +200,7 @@ def _compare(
 def _compare_amended(
     production: Connection, branch: Connection, header: UndoHeader, one: Kept, entry: UndoAmended, result: AmendedTable
 ) -> ProvedAmendment:
-    _send_digests(production, branch, entry.name.identifier, header, one, entry.compared)
+    _send_digests(production, branch, one.table.rows, header, one, entry.compared)
     past = sql.SQL("{} AS t ON {}").format(scratch(entry.rows_table), same_numbers("k", one.table.key, "t"))
     text = row_text("t", numbered(len(entry.compared), "v"))
     proved, different = _equal_on_branch(branch, one, past, sql.Identifier("t", "k1"), text)
@@ -214,7 +216,7 @@ def _compare_amended(
 def _send_digests(
     production: Connection,
     branch: Connection,
-    table: sql.Identifier,
+    table: sql.Composable,
     header: UndoHeader,
     one: Kept,
     names: tuple[str, ...],
@@ -224,7 +226,7 @@ def _send_digests(
     branch.execute(
         sql.SQL(
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, ''::text AS md5 FROM {} AS t WHERE false"
-        ).format(_SENT, fields("t", one.table.key.columns, renamed=one.k), table)
+        ).format(_SENT, key_types("t", one.key), table)
     )
     out = sql.SQL("COPY (SELECT {}, md5({}) FROM {} WHERE {}) TO STDOUT").format(
         fields("k", one.k), row_text("t", names), one.joined("JOIN"), ours(header)

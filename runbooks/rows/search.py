@@ -15,12 +15,12 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import NotFound, Refused
-from runbooks.rows import states, wanted
+from runbooks.rows import copies, states, wanted
 from runbooks.rows.catalog import describe
-from runbooks.rows.compose import fields, numbered, points_at, same_key, same_numbers, scratch
+from runbooks.rows.compose import fields, key_types, numbered, points_at, same_key, same_numbers, scratch
 from runbooks.rows.decisions import Decisions
 from runbooks.rows.filters import select_matching
-from runbooks.rows.fit import check_recoverable
+from runbooks.rows.fit import check_recoverable, common_columns
 from runbooks.rows.mapping import Mapping
 from runbooks.rows.names import TableName
 from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
@@ -46,16 +46,27 @@ class Involved:
     filter_name: str | None = None
     """A table of ours with their keys; None if all rows were asked for, or none."""
     view_name: str | None = None
-    """A view of ours on its rows as they are to come back; None if that is as they were."""
+    """A view of ours on its rows as they are to come back; None if that is as they were. Of a table without a key, a
+    table of ours with those that are concerned: see `copies`."""
 
     @property
     def found(self) -> sql.Identifier:
         return scratch(self.found_name)
 
     @property
-    def past(self) -> sql.Identifier:
+    def past(self) -> sql.Composable:
         """Its rows on the branch, with the columns of now."""
-        return scratch(self.view_name) if self.view_name else self.source.name.identifier
+        return scratch(self.view_name) if self.view_name else self.source.rows
+
+    @property
+    def then(self) -> sql.Composable:
+        """Its rows on the branch, with what tells them apart and connects them."""
+        return self.past if self.target.keyless else self.source.rows
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns that both sides have."""
+        return tuple(column.name for column in common_columns(self.source, self.target))
 
     @property
     def filter(self) -> sql.Identifier | None:
@@ -72,11 +83,23 @@ class Involved:
 
     @property
     def asked_keys(self) -> sql.Composed:
-        """A query for the keys asked for, k1, k2, ..."""
-        if self.filter:
+        """A query for the keys asked for, k1, k2, ...; before any cascade was followed."""
+        if self.filter and not self.target.keyless:
             return sql.SQL("SELECT {} FROM {}").format(fields(None, self.k), self.filter)
         columns = fields("t", self.source.key.columns, renamed=self.k)
-        return sql.SQL("SELECT {} FROM {} AS t").format(columns, self.source.name.identifier)
+        return sql.SQL("SELECT {} FROM {} AS t").format(columns, self.then)
+
+    def is_known(self, row: str) -> sql.Composed:
+        """Row `row` on the branch was looked at."""
+        if self.target.keyless:
+            return copies.is_kept(self.past, row)
+        return sql.SQL("EXISTS (SELECT FROM {} AS x WHERE {})").format(self.found, same_key("x", self.source.key, row))
+
+    def is_asked(self, row: str) -> sql.Composable:
+        """Row `row` on the branch is one of those that a condition picked."""
+        if self.filter is None or self.target.keyless:
+            return sql.SQL("false")
+        return sql.SQL("EXISTS (SELECT FROM {} AS x WHERE {})").format(self.filter, same_key("x", self.source.key, row))
 
 
 @dataclass
@@ -119,20 +142,20 @@ class Search:
 
     def _asked_for(self, source: Table, target: Table, where: str | None) -> None:
         if where is None:
-            self._involve(source, target, named=True, matching=self.count(source.name.identifier))
+            self._involve(source, target, named=True, matching=self.count(source.rows))
+            self._keep_copies(target.name, None)
             return
         number = next(self._numbers)
         name, view = f"asked_{number}", scratch(f"asked_view_{number}")
         matching = select_matching(self.branch, source, where, scratch(name), view)
         self._involve(source, target, named=True, matching=matching, filter_name=name)
+        self._keep_copies(target.name, scratch(name))
 
     def _involve(
         self, source: Table, target: Table, *, named: bool, matching: int, filter_name: str | None = None
     ) -> Involved:
         number = next(self._numbers)
-        view = wanted.create(
-            self.branch, number, source, self.mapping.of(source.name), self.decisions.of(source.name).rows
-        )
+        view = self._view(number, source, target)
         fitted = self._fitted(source, target)
         table = Involved(fitted, target, f"found_{number}", named, matching, filter_name, view)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
@@ -141,12 +164,30 @@ class Search:
             " NULL::text AS kind, NULL::text AS why, false AS settled, NULL::text AS seen"
             " FROM {source} AS t WHERE false",
             found=table.found,
-            key=fields("t", source.key.columns, renamed=table.k),
-            source=source.name.identifier,
+            key=key_types("t", source.key),
+            source=source.rows,
         )
         self.run("ALTER TABLE {found} ALTER settled SET DEFAULT false", found=table.found)
         self.involved[target.name] = table
         return table
+
+    def _view(self, number: int, source: Table, target: Table) -> str | None:
+        mapped, decided = self.mapping.of(source.name), self.decisions.of(source.name).rows
+        if not target.keyless:
+            return wanted.create(self.branch, number, source, mapped, decided)
+        wanted.refuse_set(source, decided)
+        name = f"copies_{number}"
+        copies.create(self.branch, scratch(name), source, wanted.values(source, mapped))
+        return name
+
+    def _keep_copies(self, name: TableName, places: sql.Identifier | None) -> None:
+        """Of a table without a key, keep the rows that lie at `places` (None: all)."""
+        table = self.involved[name]
+        if table.target.keyless:
+            source = describe(self.branch, name)
+            assert source is not None
+            values = wanted.values(source, self.mapping.of(name))
+            copies.keep(self.branch, table.past, source, values, table.compared, places)
 
     def cascades(self) -> None:
         """Find the rows that pointed at found rows through ON DELETE CASCADE, at any depth, and are missing too."""
@@ -173,14 +214,13 @@ class Search:
             child = self._involve(source, target, named=False, matching=0)
         if child.whole:
             return 0
-        known = [table for table in (child.found, child.filter) if table]
-        unknown = [
-            sql.SQL("NOT EXISTS (SELECT FROM {} AS x WHERE {})").format(table, same_key("x", child.source.key, "c"))
-            for table in known
-        ]
-        query = self.pointing(parent, tie, child.source.key.columns, sql.SQL(" AND ").join([recent, *unknown]))
-        with self.candidates(query) as (rows, many):
-            if many:
+        unknown = sql.SQL("{} AND NOT {} AND NOT {}").format(recent, child.is_known("c"), child.is_asked("c"))
+        with self.candidates(self.pointing(parent, tie, child.source.apart, unknown)) as (rows, many):
+            if many and child.target.keyless:
+                self._keep_copies(child.target.name, rows)
+                with self.candidates(copies.keys_at(child.past, rows)) as (keys, _):
+                    self._sort_out(child, keys, many, depth)
+            elif many:
                 self._sort_out(child, rows, many, depth)
             return many
 
@@ -227,8 +267,8 @@ class Search:
         self, parent: Involved, tie: ForeignKey, condition: sql.Composable, which: tuple[str, ...]
     ) -> sql.Composed:
         return sql.SQL("{} AS c JOIN {} AS p ON {} JOIN {} AS f ON {} WHERE {} AND {}").format(
-            tie.child.identifier,
-            parent.source.name.identifier,
+            tie.child_rows,
+            parent.then,
             points_at("c", tie, "p"),
             parent.found,
             same_key("f", parent.source.key, "p"),

@@ -68,6 +68,43 @@ class UniqueKey(Record):
         return bool(self.columns) and len(self.equals) == len(self.columns) and not self.partial
 
 
+DIGEST, COPY = "bloom_dr_digest", "bloom_dr_copy"
+"""Names that we give to what tells the rows of a table without a key apart."""
+COPIES = UniqueKey(
+    name="all columns",
+    primary=False,
+    columns=(DIGEST, COPY),
+    equals=(Operator(namespace="pg_catalog", name="="), Operator(namespace="pg_catalog", name="=")),
+    partial=False,
+    immediate=True,
+    expressions=(DIGEST, COPY),
+    predicate=None,
+)
+"""What stands for the key of a table without one: the MD5 of a row's text, and a number among the rows of that text.
+No table has these columns; our own copies of its rows have them."""
+
+
+def _made(name: str, kind: str) -> Column:
+    return Column(
+        name=name,
+        type=kind,
+        type_schema="pg_catalog",
+        type_name=kind,
+        not_null=True,
+        has_default=False,
+        generated=None,
+        always=False,
+        parts=(),
+    )
+
+
+_MADE = {DIGEST: _made(DIGEST, "text"), COPY: _made(COPY, "int8")}
+
+
+def _own_rows(name: TableName, *, partitioned: bool) -> sql.Composed:
+    return sql.SQL("{}" if partitioned else "ONLY {}").format(name.identifier)
+
+
 class ForeignKey(Record):
     name: str
     child: TableName
@@ -83,6 +120,18 @@ class ForeignKey(Record):
     """Declared on a partition rather than on the partitioned table."""
     period: bool
     """Compares periods, not values."""
+    child_partitioned: bool
+    parent_partitioned: bool
+
+    @property
+    def child_rows(self) -> sql.Composed:
+        """Those that it holds for, as an item of FROM."""
+        return _own_rows(self.child, partitioned=self.child_partitioned)
+
+    @property
+    def parent_rows(self) -> sql.Composed:
+        """Those that it can point at, as an item of FROM."""
+        return _own_rows(self.parent, partitioned=self.parent_partitioned)
 
     def __str__(self) -> str:
         return f"{shown(self.name)} of {self.child}"
@@ -129,7 +178,8 @@ class Table(Record):
     unlogged: bool
     temporary: bool
     is_partition: bool
-    inherits: bool
+    heirs: tuple[TableName, ...]
+    """Tables that inherit from it, not as partitions: their rows show in a query for it, and are their own."""
     has_rules: bool
     hides_rows: bool
     """Row level security applies to our role."""
@@ -149,6 +199,11 @@ class Table(Record):
     sequences: tuple[Sequence, ...]
 
     @property
+    def rows(self) -> sql.Composed:
+        """Its own rows, as an item of FROM: not those of tables that inherit from it, as foreign keys see it."""
+        return _own_rows(self.name, partitioned=self.kind == "p")
+
+    @property
     def row_key(self) -> UniqueKey | None:
         """What tells a row from all others: the primary key, or else the first unique key that no NULL gets around."""
         return next((key for key in self.keys if key.primary), None) or next(
@@ -156,18 +211,25 @@ class Table(Record):
         )
 
     @property
+    def keyless(self) -> bool:
+        """Its rows are told apart by their text, and equal ones by a number: see COPIES."""
+        return self.row_key is None
+
+    @property
     def key(self) -> UniqueKey:
-        """The row key of a table that was checked to have one."""
-        key = self.row_key
-        if key is None:
-            raise ValueError(f"{self.name} has no key")
-        return key
+        """The row key, or what stands for it."""
+        return self.row_key or COPIES
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The columns that tell its rows apart where nobody changes them: without a key, where a row lies."""
+        return self.row_key.columns if self.row_key else ("tableoid", "ctid")
 
     def _filled(self, names: tuple[str, ...]) -> bool:
         return all(self.column(name).not_null for name in names)
 
     def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
+        return next((column for column in self.columns if column.name == name), None) or _MADE[name]
 
     def has(self, names: tuple[str, ...]) -> bool:
         return {column.name for column in self.columns}.issuperset(names)

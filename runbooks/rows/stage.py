@@ -9,11 +9,11 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
-from runbooks.rows.compose import checksum, fields, numbered, row_text, same_key, scratch
+from runbooks.rows.compose import checksum, fields, key_types, numbered, row_text, same_key, scratch
 from runbooks.rows.fit import common_columns
 from runbooks.rows.found import FoundTable
 from runbooks.rows.names import TableName
-from runbooks.rows.shape import Column, UniqueKey
+from runbooks.rows.shape import COPIES, Column, UniqueKey
 
 _CHUNK = 1 << 16
 _TELL_EVERY = 100_000
@@ -24,6 +24,7 @@ class Staged:
     """One table's rows in production's session, before they are inserted.
 
     `rows` (c1, c2, ...: all common columns, generated ones too) and `fates` (k1, k2, ..., fate) are temporary tables.
+    Of a table without a key, `rows` has what stands for it, too (k1, k2).
     """
 
     table: FoundTable
@@ -61,9 +62,19 @@ class Staged:
     def c(self) -> tuple[str, ...]:
         return numbered(len(self.columns), "c")
 
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The columns of the past that arrive in `held`."""
+        return (*self.names, *COPIES.columns) if self.table.keyless else self.names
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """All columns of `rows`."""
+        return (*self.c, *self.k) if self.table.keyless else self.c
+
     def staged(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """The names in `rows` of columns of the table."""
-        places = dict(zip(self.names, self.c, strict=True))
+        places = dict(zip(self.sent, self.held, strict=True))
         return tuple(places[name] for name in columns)
 
 
@@ -78,8 +89,8 @@ def stage(production: Connection, branch: Connection, staged: Staged, progress: 
         scratch(staged.table.keys_table),
         same_key("f", staged.table.source.key, "t"),
     )
-    reading = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(fields("t", staged.names), selected)
-    writing = sql.SQL("COPY {} ({}) FROM STDIN").format(staged.rows, fields(None, staged.c))
+    reading = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(fields("t", staged.sent), selected)
+    writing = sql.SQL("COPY {} ({}) FROM STDIN").format(staged.rows, fields(None, staged.held))
     copy(
         branch,
         reading,
@@ -91,8 +102,8 @@ def stage(production: Connection, branch: Connection, staged: Staged, progress: 
         ),
     )
     production.execute(sql.SQL("ANALYZE {}").format(staged.rows))
-    sent = _fingerprint(branch, row_text("t", staged.names), selected)
-    arrived = _fingerprint(production, row_text("s", staged.c), sql.SQL("{} AS s").format(staged.rows))
+    sent = _fingerprint(branch, row_text("t", staged.sent), selected)
+    arrived = _fingerprint(production, row_text("s", staged.held), sql.SQL("{} AS s").format(staged.rows))
     if sent != arrived or sent[0] != staged.table.missing:
         raise ProofFailed(
             f"of {staged.name}, the plan has {staged.table.missing} rows, the branch sent {sent} (rows, checksum) and "
@@ -104,10 +115,11 @@ def stage(production: Connection, branch: Connection, staged: Staged, progress: 
 
 def _create_temporary(production: Connection, staged: Staged) -> None:
     # From the table itself, so that every column has its type, modifiers and collation.
-    source = staged.table.target.name.identifier
+    source = staged.table.target.rows
+    rows, key = fields("t", staged.names, renamed=staged.c), key_types("t", staged.key)
     for name, columns in (
-        (staged.rows, fields("t", staged.names, renamed=staged.c)),
-        (staged.fates, sql.SQL("{}, ''::text AS fate").format(fields("t", staged.key.columns, renamed=staged.k))),
+        (staged.rows, sql.SQL("{}, {}").format(rows, key) if staged.table.keyless else rows),
+        (staged.fates, sql.SQL("{}, ''::text AS fate").format(key)),
     ):
         production.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} AS t WHERE false").format(

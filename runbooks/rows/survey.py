@@ -10,10 +10,10 @@ from psycopg import sql
 
 from runbooks.clients.postgres import Connection, identity, prove_apart, translated
 from runbooks.model.errors import Refused, WrongTarget
-from runbooks.rows import amendments, conflicts, contents, forecast, pointers, states
+from runbooks.rows import amendments, conflicts, contents, forecast, keyless, pointers, states
 from runbooks.rows.catalog import resolve
 from runbooks.rows.compose import SCRATCH, checksum, fields, row_text, same_key
-from runbooks.rows.fit import common_columns, differences
+from runbooks.rows.fit import differences
 from runbooks.rows.found import Found, FoundTable, Request
 from runbooks.rows.presence import Snapshot
 from runbooks.rows.search import Involved, Search
@@ -68,6 +68,8 @@ def survey(
                     search.find_missing(table)
             conflicts.settle(search, there=True)
             search.cascades()
+            accepted = keyless.accepted(search, request.accept_keyless)
+            keyless.mark_doubtful(search, accepted)
             forecast.mark_conflicts(search)
             conflicts.settle(search, there=False)
             compared = frozenset(search.involved) if request.changed else contents.mark_different(search)
@@ -79,7 +81,13 @@ def survey(
                 where=request.where,
                 changed=request.changed,
                 tables=tuple(
-                    _summary(search, table, table.target.name in compared) for table in search.involved.values()
+                    _summary(
+                        search,
+                        table,
+                        compared=table.target.name in compared,
+                        accepted=table.target.name in accepted,
+                    )
+                    for table in search.involved.values()
                 ),
                 conflicts=conflicts.conflicts(search),
                 different=contents.different(search, compared),
@@ -158,7 +166,7 @@ def snapshot_of(production: Connection) -> Iterator[Snapshot]:
         yield Snapshot(production, row[0])
 
 
-def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
+def _summary(search: Search, table: Involved, *, compared: bool, accepted: bool) -> FoundTable:
     counts: dict[str, int] = dict(
         search.branch.execute(_composed("SELECT state, count(*) FROM {found} GROUP BY state", table))
     )
@@ -173,6 +181,7 @@ def _summary(search: Search, table: Involved, compared: bool) -> FoundTable:
         named=table.named,
         keys_table=table.found_name,
         past_view=table.view_name,
+        accepted=accepted,
         asked_table=table.filter_name,
         asked=asked,
         already_there=asked - missing - conflict,
@@ -204,7 +213,7 @@ def _composed(text: LiteralString, table: Involved) -> sql.Composed:
         found=table.found,
         source=table.past,
         same=same_key("f", table.source.key, "t"),
-        text=row_text("t", [column.name for column in common_columns(table.source, table.target)]),
+        text=row_text("t", table.compared),
         k=fields("f", table.k),
         length=_SAMPLE_LENGTH,
         samples=_SAMPLES,
@@ -216,6 +225,7 @@ def _sequence(search: Search, table: Involved, sequence: Sequence) -> SequenceNe
     at = stands_at(production, sequence)
     if not sequence.integers or not table.source.has((sequence.column,)):
         return need(sequence, at, ())
+    # With the rows of tables that inherit from it: they draw from its sequence.
     there = sql.SQL("{} AS t").format(table.target.name.identifier)
     coming = sql.SQL("(SELECT t.* FROM {} AS t JOIN {} AS f ON {} WHERE {}) AS t").format(
         table.past, table.found, same_key("f", table.source.key, "t"), states.among(states.COMING)

@@ -106,7 +106,7 @@ def lock(conn: Connection, tables: Sequence[Table], alone: Collection[TableName]
             ("SHARE ROW EXCLUSIVE", LONERS_BLOCKED_BY) if table.name in alone else ("ROW EXCLUSIVE", WRITERS_BLOCKED_BY)
         )
         with naming_blockers(conn, [table], blocked_by):
-            conn.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.name.identifier, sql.SQL(mode)))
+            conn.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.rows, sql.SQL(mode)))
     # From here on others may wait for us: a hanging client must not keep them waiting.
     conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5min'")
 

@@ -14,7 +14,7 @@ from runbooks.model.errors import Refused
 from runbooks.model.record import Record
 from runbooks.rows import triggers
 from runbooks.rows.changes import Counts, Watch
-from runbooks.rows.compose import fields, points_at, same_key, same_numbers
+from runbooks.rows.compose import fields, points_at, same_numbers
 from runbooks.rows.listed import Listed
 from runbooks.rows.names import TableName
 from runbooks.rows.plan import check_names, insert_order, sort_triggers
@@ -216,13 +216,13 @@ def _revert(production: Connection, one: Kept, header: UndoHeader) -> int:
             " WHERE {same} AND (t.xmin = pg_current_xact_id()::xid OR {ours}) RETURNING {k})"
             " DELETE FROM {keys} AS x USING reverted AS d WHERE {same_again}"
         ).format(
-            table=one.table.name.identifier,
+            table=one.table.rows,
             sets=sets,
             keys=one.keys,
-            same=same_key("k", one.table.key, "t"),
+            same=one.same("k", "t"),
             ours=ours(header),
             k=fields("k", one.k),
-            same_again=same_numbers("x", one.table.key, "d"),
+            same_again=same_numbers("x", one.key, "d"),
         )
     ).rowcount
 
@@ -237,12 +237,12 @@ def _delete_group(production: Connection, group: Sequence[Kept], header: UndoHea
         ).format(
             deleted=sql.Identifier(f"deleted_{one.number}"),
             noted=sql.Identifier(f"noted_{one.number}"),
-            table=one.table.name.identifier,
+            table=one.table.rows,
             keys=one.keys,
-            same=same_key("k", one.table.key, "t"),
+            same=one.same("k", "t"),
             ours=ours(header),
             k=fields("k", one.k),
-            same_again=same_numbers("x", one.table.key, "d"),
+            same_again=same_numbers("x", one.key, "d"),
         )
         for one in group
     )
@@ -275,11 +275,11 @@ def _refuse_if_others_point_there(production: Connection, kept: tuple[Kept, ...]
 def _pointing(production: Connection, parent: Kept, tie: ForeignKey, kept: tuple[Kept, ...], header: UndoHeader) -> int:
     """Rows that point at rows to be deleted and are not to be deleted themselves."""
     rows = sql.SQL("{} JOIN {} AS c ON {} WHERE {}").format(
-        parent.joined("JOIN"), tie.child.identifier, points_at("c", tie, "t"), ours(header)
+        parent.joined("JOIN"), tie.child_rows, points_at("c", tie, "t"), ours(header)
     )
     for child in (one for one in kept if one.table.name == tie.child):
         leaving = sql.SQL("SELECT FROM {} AS x WHERE {} AND c.xmin = {}::xid").format(
-            child.keys, same_key("x", child.table.key, "c"), header.xmin
+            child.keys, child.same("x", "c"), header.xmin
         )
         rows = sql.SQL("{} AND NOT EXISTS ({})").format(rows, leaving)
     return _count(production, rows)

@@ -32,6 +32,8 @@ class UndoTable(Record):
     key: tuple[str, ...]
     """The columns that tell its rows apart."""
     rows: int
+    copies: bool = False
+    """It has no key: its lines have the MD5 of the text of the columns `key`, and a number among equal ones."""
 
 
 class UndoAmended(UndoTable):

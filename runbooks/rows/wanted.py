@@ -26,7 +26,7 @@ def create(
     given = [row for row in decided if row.set]
     if not mapped and not given:
         return None
-    made = mapped.expressions(source, "t") if mapped else _as_they_were(source)
+    made = values(source, mapped)
     other = scratch(f"given_{number}")
     if given:
         _keep_given(branch, other, source, {name for name, _ in made}, given)
@@ -35,15 +35,22 @@ def create(
     joined = sql.SQL("LEFT JOIN {} AS g ON {}").format(other, same_key("g", source.key, "t")) if given else sql.SQL("")
     name = f"wanted_{number}"
     branch.execute(
-        sql.SQL("CREATE VIEW {} AS SELECT {} FROM {} AS t {}").format(
-            scratch(name), columns, source.name.identifier, joined
-        )
+        sql.SQL("CREATE VIEW {} AS SELECT {} FROM {} AS t {}").format(scratch(name), columns, source.rows, joined)
     )
     return name
 
 
-def _as_they_were(source: Table) -> tuple[tuple[str, sql.Composable], ...]:
+def values(source: Table, mapped: TableMap | None) -> tuple[tuple[str, sql.Composable], ...]:
+    """The columns of now, and how each is made from a row `t` of `source`."""
+    if mapped:
+        return mapped.expressions(source, "t")
     return tuple((column.name, sql.Identifier("t", column.name)) for column in source.columns)
+
+
+def refuse_set(source: Table, decided: Sequence[Decided]) -> None:
+    """UsageFault if a row of a table without a key is to come back with other values: then it is another row."""
+    if any(row.set for row in decided):
+        raise _fault(source, "its rows have no key, so none of them can come back with other values")
 
 
 def _given(source: Table, name: str, value: sql.Composable) -> sql.Composable:
@@ -65,7 +72,7 @@ def _keep_given(
     k = numbered(len(source.key.columns))
     branch.execute(
         sql.SQL("CREATE TABLE {} AS SELECT {}, NULL::jsonb AS given FROM {} AS t WHERE false").format(
-            other, fields("t", source.key.columns, renamed=k), source.name.identifier
+            other, fields("t", source.key.columns, renamed=k), source.rows
         )
     )
     for row in given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from runbooks.rows.found import Request
 from runbooks.rows.undo import apply_undo, survey_undo
 from tests.rows.cluster import Pair, Pairs, recover, texts
 
@@ -145,6 +147,45 @@ def check_table(pair: Pair, case: TableCase) -> None:
 
 
 @dataclass(frozen=True)
+class CopiesCase:
+    """A table without a key: of each text, how many rows the past has and how many there are now."""
+
+    types: tuple[str, ...]
+    rows: tuple[tuple[tuple[str | None, ...], int, int], ...]
+
+
+@st.composite
+def copies_cases(draw: st.DrawFn) -> CopiesCase:
+    types = tuple(draw(st.lists(st.sampled_from(sorted(OTHER_TYPES)), min_size=1, max_size=5)))
+    values = st.tuples(*(st.one_of(st.none(), OTHER_TYPES[kind]) for kind in types))
+    rows = st.tuples(values, st.integers(0, 4), st.integers(0, 4))
+    return CopiesCase(types, tuple(draw(st.lists(rows, min_size=1, max_size=5))))
+
+
+def check_copies(pair: Pair, case: CopiesCase) -> None:
+    """What comes back is what the past has more of."""
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(case.types))
+    holders = ", ".join("%s" for _ in case.types)
+    for session, which in ((pair.branch, 1), (pair.production, 2)):
+        session.execute("DROP TABLE IF EXISTS public.t; SET search_path TO public")
+        session.execute(f"CREATE TABLE public.t ({columns})".encode())
+        for row in case.rows:
+            for _ in range(int(row[which])):
+                session.execute(f"INSERT INTO public.t VALUES ({holders})".encode(), row[0])
+        session.execute("SET search_path TO pg_catalog, pg_temp")
+    past, before = (Counter(texts(session, "public.t")) for session in (pair.branch, pair.production))
+    with tempfile.TemporaryDirectory() as folder:
+        done = recover(pair, Path(folder), request=Request.parse(["t"], accept_keyless=["t"]))
+        assert Counter(texts(pair.production, "public.t")) == past | before
+        lost = (past - before).total()
+        assert (done.applied.inserted, done.proof.proved, done.proof.verdict) == (lost, lost, "passed")
+        if lost:
+            undo = survey_undo(pair.production, done.undo)
+            apply_undo(pair.production, undo, undo_path=done.undo, before_commit=lambda _: None)
+            assert Counter(texts(pair.production, "public.t")) == before
+
+
+@dataclass(frozen=True)
 class GraphCase:
     """Tables t0, t1, ... with integer keys; `ties` are cascading foreign keys (child, parent)."""
 
@@ -153,6 +194,10 @@ class GraphCase:
     """For each table its rows, each a parent's id per tie."""
     start: int
     deleted: frozenset[int]
+
+    def has_key(self, table: int) -> bool:
+        """Those that nothing points at have none, and are full of equal rows."""
+        return table == self.start or not self.ties or any(parent == table for _, parent in self.ties)
 
 
 @st.composite
@@ -180,10 +225,11 @@ def build(pair: Pair, case: GraphCase) -> None:
         for number in range(4):
             session.execute(f"DROP TABLE IF EXISTS public.t{number} CASCADE".encode())
         for number, rows in enumerate(case.rows):
-            columns = "".join(f", p{tie} int" for tie in range(len(case.ties)))
-            session.execute(f"CREATE TABLE public.t{number} (id int PRIMARY KEY{columns})".encode())
+            keys = ["id int PRIMARY KEY"] if case.has_key(number) else []
+            columns = ", ".join([*keys, *(f"p{tie} int" for tie in range(len(case.ties)))])
+            session.execute(f"CREATE TABLE public.t{number} ({columns})".encode())
             for key, row in enumerate(rows, 1):
-                values = sql.SQL(", ").join(map(sql.Literal, (key, *row)))
+                values = sql.SQL(", ").join(map(sql.Literal, (*([key] if keys else []), *row)))
                 session.execute(
                     sql.SQL("INSERT INTO {} VALUES ({})").format(sql.Identifier("public", f"t{number}"), values)
                 )
@@ -237,6 +283,19 @@ def test_rows_of_many_types_come_back_as_they_were(typed: Pair, case: TableCase)
 @modest(8)
 def test_cascades_over_any_graph_of_foreign_keys_come_back(typed: Pair, case: GraphCase) -> None:
     check_graph(typed, case)
+
+
+@given(case=copies_cases())
+@modest(8)
+def test_copies_without_a_key_come_back_as_many_as_are_missing(typed: Pair, case: CopiesCase) -> None:
+    check_copies(typed, case)
+
+
+@pytest.mark.long
+@given(case=copies_cases())
+@modest(300)
+def test_very_many_copies_without_a_key_come_back(typed: Pair, case: CopiesCase) -> None:
+    check_copies(typed, case)
 
 
 @pytest.mark.long

@@ -187,7 +187,8 @@ def test_c25_rows_come_back_from_the_backup_proved_and_only_their_files_are_fetc
     opened = Opened(monkeypatch)
     with short_history(ground.facts):
         ended = ground.recover("client")
-    assert ended.ending.summary.startswith("30 rows are back, 2 that were there are set back, as in the state of backup")
+    told = "30 rows are back, 2 that were there are set back, as in the state of backup"
+    assert ended.ending.summary.startswith(told)
     assert str(ground.backup) in ended.ending.summary
     assert before == ground.value("SELECT string_agg(l::text, ';' ORDER BY id) FROM line AS l")
     assert ground.value("SELECT string_agg(name, ' ' ORDER BY id) FROM client WHERE id IN (2, 3, 5)") == (
