@@ -45,6 +45,8 @@ def tables(found: Found) -> Iterator[Table]:
 
 
 _SIDE_BY_SIDE = 20
+"""Conflicts that are shown with both sides; the file has more."""
+_SHOWN = 200
 
 
 def _conflicts_side_by_side(found: Found) -> Iterator[Table]:
@@ -71,7 +73,7 @@ def _conflicts_side_by_side(found: Found) -> Iterator[Table]:
 
 
 def _value(text: str | None) -> str:
-    return "NULL" if text is None else text
+    return "NULL" if text is None else text if len(text) <= _SHOWN else text[:_SHOWN] + " …"
 
 
 def warnings(plan: Plan) -> Iterator[str]:
@@ -87,6 +89,8 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from (f"not repaired: {item}" for item in cut_loose(found))
     yield from (f"stays: {item}" for item in differing(found.different))
     yield from (f"stays: {item}" for item in elsewhere(found))
+    if found.unfitting:
+        yield f"{found.unfitting:,} decisions fit nothing: settled by now, or the row is not as it was when decided"
     for table in found.tables:
         if table.named and not table.asked:
             yield f"no row of {table.name} was asked for: none was there at that moment, or none fits the condition"
@@ -169,7 +173,8 @@ def _overtaken(amended: Iterable[AmendedTable]) -> Iterator[str]:
     for one in amended:
         if one.changed.count:
             yield (
-                f"{one.changed.count:,} rows of {one.name} were changed after the preview, so they were not set back; "
+                f"{one.changed.count:,} rows of {one.name} were not set back: changed after the preview, or other rows "
+                f"need them as they are; "
                 f"{some(one.changed.keys, one.changed.count)}"
             )
 

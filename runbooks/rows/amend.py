@@ -10,7 +10,7 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.amendments import fingerprint
 from runbooks.rows.applied import AmendedTable
-from runbooks.rows.compose import fields, numbered, row_text, same_key, same_numbers, scratch
+from runbooks.rows.compose import fields, numbered, points_at, row_text, same_key, same_numbers, scratch
 from runbooks.rows.found import Amendment
 from runbooks.rows.listed import listed
 from runbooks.rows.stage import copy
@@ -90,7 +90,7 @@ def write(conn: Connection, ready: Ready) -> None:
     conn.execute(
         sql.SQL(
             "INSERT INTO {before} SELECT {k}, {w}, md5({rest}) FROM {table} AS t JOIN {rows} AS s ON {same}"
-            " WHERE md5({guarded}) = s.seen AND {parents} FOR UPDATE OF t"
+            " WHERE md5({guarded}) = s.seen AND {parents} AND {children} FOR UPDATE OF t"
         ).format(
             before=ready.before,
             k=fields("t", key.columns),
@@ -101,6 +101,7 @@ def write(conn: Connection, ready: Ready) -> None:
             same=same_key("s", key, "t"),
             guarded=row_text("t", amendment.guarded),
             parents=_parents_there(ready),
+            children=_not_pointed_at(ready),
         )
     )
     places = dict(zip(amendment.columns, ready.v, strict=True))
@@ -132,6 +133,26 @@ def _parents_there(ready: Ready) -> sql.Composable:
                 tie.parent_rows, sql.SQL(" AND ").join(points)
             )
             conditions.append(sql.SQL("({})").format(sql.SQL(" OR ").join([*unset, there])))
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _not_pointed_at(ready: Ready) -> sql.Composable:
+    """Nothing points at a value that the row would give up (a key's text may change, not what it equals)."""
+    amendment = ready.amendment
+    places = dict(zip(amendment.columns, ready.v, strict=True))
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    for tie in amendment.target.children:
+        given_up = set(tie.parent_columns) & set(amendment.written) - set(amendment.target.key.columns)
+        if given_up:
+            kept = sql.SQL(" AND ").join(
+                sql.SQL("t.{} IS NOT DISTINCT FROM s.{}").format(sql.Identifier(name), sql.Identifier(places[name]))
+                for name in sorted(given_up)
+            )
+            conditions.append(
+                sql.SQL("({} OR NOT EXISTS (SELECT FROM {} AS c WHERE {}))").format(
+                    kept, tie.child_rows, points_at("c", tie, "t")
+                )
+            )
     return sql.SQL(" AND ").join(conditions)
 
 

@@ -24,8 +24,9 @@ def resolve(conn: Connection, asked: Iterable[AskedName]) -> tuple[TableName, ..
     return tuple(dict.fromkeys(found))
 
 
-def _resolve(conn: Connection, asked: AskedName) -> TableName:
-    known = [
+def all_tables(conn: Connection) -> tuple[TableName, ...]:
+    """Every table and view of the application."""
+    return tuple(
         TableName(row["schema"], row["name"])
         for row in _rows(
             conn,
@@ -33,7 +34,11 @@ def _resolve(conn: Connection, asked: AskedName) -> TableName:
             " ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')"
             " AND n.nspname <> 'information_schema' AND n.nspname <> 'bloom_dr' AND n.nspname !~ '^pg_'",
         )
-    ]
+    )
+
+
+def _resolve(conn: Connection, asked: AskedName) -> TableName:
+    known = all_tables(conn)
     fitting = [table for table in known if table.name == asked.name and asked.schema in (None, table.schema)]
     if len(fitting) == 1:
         return fitting[0]

@@ -10,56 +10,78 @@ from psycopg import errors, sql
 
 from runbooks.clients.postgres_faults import said
 from runbooks.model.errors import UsageFault
+from runbooks.model.nearest import nearest
+from runbooks.rows import states
+from runbooks.rows.catalog import all_tables
 from runbooks.rows.compose import all_set, fields, numbered, row_text, same_key, same_numbers, scratch
-from runbooks.rows.decisions import THERE, ConflictRow, Kind, Row
+from runbooks.rows.decisions import THERE, ConflictRow, Decided, Kind, Row
 from runbooks.rows.found import Conflict
 from runbooks.rows.listed import Listed, listed
 from runbooks.rows.presence import by_key, find_digests
 from runbooks.rows.search import Involved, Search
 from runbooks.rows.shape import UniqueKey
 
-MOST = 1_000
+MOST = 500
 """So many conflicts of a table are told row by row; the counts are always whole."""
+_LONGEST = 2_000
+"""Characters of a value that is told."""
 _SHOWN = 200
 """Characters of a row that is told as a whole."""
 _OPEN = sql.SQL("f.state IN ('conflict', 'differs', 'edited') AND NOT f.settled AND f.kind <> 'later'")
 
 
-def settle(search: Search, *, there: bool) -> int:
-    """Carry out the decisions on conflicts in which a row is there under the key, or on the others; how many fitted.
+def check_names(search: Search) -> None:
+    """UsageFault if a map, a rule or a decision is on a table that the past does not have: a misspelt name."""
+    decided = [row.table for row in search.decisions.rows] + [rule.table for rule in search.decisions.rules]
+    named = dict.fromkeys([*(each.table for each in search.mapping.tables), *decided])
+    known = {str(name) for name in all_tables(search.branch)}
+    for text in named:
+        if text not in known:
+            close = nearest(text, sorted(known), count=3)
+            raise UsageFault(
+                f"a map or decision is on {text}, which is no table" + (f"; near: {', '.join(close)}" if close else ""),
+                safe="production was only read",
+                next_step="write it with its schema, as the preview shows it",
+            )
 
-    A row decided to be as in the past is to be set back, if it still is as it was when it was decided.
-    UsageFault for a key that the table cannot have.
+
+def settle(search: Search, *, there: bool) -> int:
+    """Carry out the decisions on conflicts in which a row is there under the key, or on the others.
+
+    A row decided to be as in the past is to be set back, if it still is as it was when it was decided. Returns how many
+    decisions on a row fit nothing. UsageFault for a key that the table cannot have.
     """
-    return sum(_settle(search, table, there=there) for table in search.involved.values())
+    unfitting = sum((row.kind in THERE) is there for row in search.decisions.rows)
+    return unfitting - sum(_settle(search, table, there=there) for table in search.involved.values())
 
 
 def _settle(search: Search, table: Involved, *, there: bool) -> int:
     decisions = search.decisions.of(table.target.name)
-    done = 0
     for rule in decisions.rules:
         if (rule.kind in THERE) is there:
-            done += _decide(search, table, rule.kind, rule.decision, sql.SQL("true"))
-    rows = [row for row in decisions.rows if row.decision and (row.kind in THERE) is there]
-    for row in rows:
-        key = sql.SQL("SELECT {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("{}::{} AS {}").format(text, table.source.column(name).type_identifier, sql.Identifier(k))
-                for text, name, k in zip(row.key, table.source.key.columns, table.k, strict=False)
-            )
+            _decide(search, table, rule.kind, rule.decision, sql.SQL("true"))
+    return sum(_settle_row(search, table, row) for row in decisions.rows if (row.kind in THERE) is there)
+
+
+def _settle_row(search: Search, table: Involved, row: Decided) -> bool:
+    if len(row.key) != len(table.k):
+        raise _fault(table, f"the key {row.key} does not have {len(table.k)} parts")
+    key = sql.SQL("SELECT {}").format(
+        sql.SQL(", ").join(
+            sql.SQL("{}::{} AS {}").format(text, table.source.column(name).type_identifier, sql.Identifier(k))
+            for text, name, k in zip(row.key, table.source.key.columns, table.k, strict=True)
         )
-        if len(row.key) != len(table.k):
-            raise _fault(table, f"the key {row.key} does not have {len(table.k)} parts")
-        seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if there else sql.SQL("true")
-        this = sql.SQL("EXISTS (SELECT FROM ({}) AS d WHERE {}) AND {}").format(
-            key, same_numbers("d", table.source.key, "f"), seen
-        )
-        assert row.decision is not None
-        try:
-            done += _decide(search, table, row.kind, row.decision, this)
-        except errors.DataError as error:
-            raise _fault(table, said(error)) from error
-    return done
+    )
+    this = sql.SQL("EXISTS (SELECT FROM ({}) AS d WHERE {})").format(key, same_numbers("d", table.source.key, "f"))
+    try:
+        if row.decision is None:  # other values: they are in the view already
+            away = states.among((states.MISSING, states.CONFLICT))
+            return bool(search.count(sql.SQL("{} AS f WHERE {} AND {}").format(table.found, away, this)))
+        seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if row.kind in THERE else sql.SQL("true")
+        which = sql.SQL("{} AND {}").format(this, seen)
+        return bool(_decide(search, table, row.kind, row.decision, which))
+    except errors.DataError as error:
+        raise _fault(table, said(error)) from error
 
 
 def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: sql.Composable) -> int:
@@ -193,8 +215,8 @@ def _as_json(names: tuple[str, ...]) -> sql.Composed:
     """The values of row `t` as text, in order."""
     # The output function of the type, as in the row's text; a cast to text may trim or translate.
     values = sql.SQL(", ").join(
-        sql.SQL("CASE WHEN {value} IS DISTINCT FROM NULL THEN concat({value}) END").format(
-            value=sql.Identifier("t", name)
+        sql.SQL("CASE WHEN {value} IS DISTINCT FROM NULL THEN left(concat({value}), {most}) END").format(
+            value=sql.Identifier("t", name), most=_LONGEST
         )
         for name in names
     )

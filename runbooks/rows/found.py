@@ -210,6 +210,8 @@ class Found(Record):
     tables: tuple[FoundTable, ...]
     conflicts: tuple[Conflict, ...]
     different: tuple[Different, ...]
+    unfitting: int
+    """Decisions on a row that fit nothing: it is no conflict any more, or not as it was when it was decided."""
     conflict_rows: tuple[ConflictRow, ...]
     """Conflicts row by row, the first of them."""
     amendments: tuple[Amendment, ...]

@@ -59,6 +59,7 @@ def survey(
                 mapping=request.mapping,
                 decisions=request.decisions,
             )
+            conflicts.check_names(search)
             search.asked(names, request.where)
             for table in search.involved.values():
                 if request.changed:
@@ -66,12 +67,12 @@ def survey(
                     contents.judge(search, table, later)
                 else:
                     search.find_missing(table)
-            conflicts.settle(search, there=True)
+            unfitting = conflicts.settle(search, there=True)
             search.cascades()
             accepted = keyless.accepted(search, request.accept_keyless)
             keyless.mark_doubtful(search, accepted)
             forecast.mark_conflicts(search)
-            conflicts.settle(search, there=False)
+            unfitting += conflicts.settle(search, there=False)
             compared = frozenset(search.involved) if request.changed else contents.mark_different(search)
             mended, loose = pointers.pointers(search)
             damaged = (amendments.set_back(search, table) for table in search.involved.values())
@@ -91,6 +92,7 @@ def survey(
                 ),
                 conflicts=conflicts.conflicts(search),
                 different=contents.different(search, compared),
+                unfitting=unfitting,
                 conflict_rows=conflicts.conflict_rows(search),
                 amendments=(*(one for one in damaged if one), *mended),
                 loose=loose,

@@ -352,3 +352,42 @@ def test_a_row_whose_key_was_given_away_comes_back_with_what_the_delete_took_if_
     assert not done.plan.found.loose
     taken_back(pair, done)
     assert lines(pair) == before
+
+
+def test_a_decision_that_fits_nothing_is_counted_and_a_misspelt_table_refused(pairs: Pairs) -> None:
+    pair = pairs(CLINIC)
+    pair.app.execute("UPDATE client SET phone = 'oops' WHERE id = 4; DELETE FROM client WHERE id = 5")
+    entries = [
+        {"table": "public.client", "key": ["3"], "kind": "changed", "decision": "past"},
+        {"table": "public.visit", "key": ["1"], "kind": "orphan", "decision": "keep"},
+        {"table": "public.client", "key": ["5"], "kind": "taken", "set": {"phone": "1"}},
+        {"table": "public.client", "key": ["6"], "kind": "taken", "set": {"phone": "2"}},
+    ]
+
+    def found(*conflicts: object, rules: tuple[object, ...] = (), **more: object) -> Found:
+        text = json.dumps({"format": "bloom-dr conflicts 1", "rules": rules, "conflicts": conflicts})
+        request = Request.parse(["client"], changed=True, decisions=Decisions.parse(text, where="the file"))
+        return survey(pair.production, pair.branch, request.model_copy(update=more))
+
+    assert found(*entries).unfitting == 3
+    with pytest.raises(UsageFault, match=r"on client, which is no table; near: public\.client"):
+        found({"table": "client", "key": ["3"], "kind": "changed", "decision": "past"})
+    with pytest.raises(UsageFault, match=r"on public\.clientt"):
+        found(rules=({"table": "public.clientt", "kind": "changed", "decision": "past"},))
+    with pytest.raises(UsageFault, match="on o, which is no table"):
+        found(mapping=Mapping.parse("[o]\nnew = { k = '1' }"))
+
+
+def test_a_value_that_other_rows_point_at_by_now_is_not_taken_from_them(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs(
+        "CREATE TABLE room (id int PRIMARY KEY, code text UNIQUE NOT NULL, size int);"
+        "CREATE TABLE booked (id int PRIMARY KEY, room text REFERENCES room (code));"
+        "INSERT INTO room VALUES (1, 'a', 1), (2, 'b', 2)"
+    )
+    pair.app.execute("UPDATE room SET code = code || '!', size = 0; INSERT INTO booked VALUES (1, 'a!')")
+    rule = {"table": "public.room", "kind": "changed", "decision": "past"}
+    text = json.dumps({"format": "bloom-dr conflicts 1", "rules": [rule], "conflicts": []})
+    request = Request.parse(["room"], changed=True, decisions=Decisions.parse(text, where="the file"))
+    done = recover(pair, tmp_path, request=request)
+    assert texts(pair.production, "public.room") == ["(1,a!,0)", "(2,b,2)"]
+    assert [one.changed.keys for one in done.applied.amended] == [("(1)",)]
