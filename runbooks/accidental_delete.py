@@ -235,7 +235,8 @@ def _meant(found: Found) -> str:
 
 def _writes(plan: RowsPlan) -> str:
     amended = recovery.amended(plan.found.amendments)
-    return f"{plan.rows:,} rows into{f' and {amended} in' if amended else ''}"
+    rows = f"{plan.rows:,} rows into"
+    return rows if not amended else f"{rows}, {amended} in" if plan.rows else f"{amended} in"
 
 
 class WrittenBack(Record):
@@ -396,7 +397,7 @@ def ending(plan: RecoveryPlan, results: Results[str, Record]) -> Ending:
         summary=_summary(plan, applied, proof, there),
         facts=(
             ("rows inserted", f"{applied.inserted:,}"),
-            ("rows set back, and pointers set again", f"{applied.set_back:,}"),
+            ("set back, pointers too", f"{applied.set_back:,}"),
             ("proved after the commit", f"{proof.proved + proof.proved_set_back:,}"),
             ("changed by others since", f"{proof.changed:,}"),
             ("already there", f"{there:,}"),

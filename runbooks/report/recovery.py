@@ -209,7 +209,7 @@ def amended(found: Iterable[Amendment]) -> str:
     """How many rows are changed, in words for the target line; empty if none."""
     whole = sum(one.count for one in found if one.foreign_key is None)
     pointers = sum(one.count for one in found if one.foreign_key)
-    parts = [f"{whole:,} set back" if whole else "", f"{pointers:,} given their pointer again" if pointers else ""]
+    parts = [f"{whole:,} rows set back" if whole else "", f"{pointers:,} pointers set again" if pointers else ""]
     return ", ".join(part for part in parts if part)
 
 
