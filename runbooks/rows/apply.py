@@ -60,6 +60,7 @@ def apply(
     prove(production, plan.found.production)
     prove(branch, plan.found.branch)
     prove_apart(production, branch)
+    tell = progress or _unheard
     with translated("bring the rows back", safe=ROLLED_BACK):
         _check_keys(branch, plan)
         if not plan.writes:
@@ -72,12 +73,17 @@ def apply(
                 ready = tuple(amend.Ready(one, number) for number, one in enumerate(plan.found.amendments))
                 for each in ready:
                     amend.stage(production, branch, each)
-            done, amended, moves = _write(production, plan, staged, ready, watch)
+            done, amended, moves = _write(production, plan, staged, ready, watch, tell)
+            tell("the undo file is written")
             xid = _write_undo(production, staged, done, ready, amended, str(run_id), undo_path)
             applied = Applied(run=str(run_id), xid=xid, tables=done, amended=amended, moves=moves, undo=str(undo_path))
             before_commit(applied)
             commit(production, xid)
     return applied
+
+
+def _unheard(text: str) -> None:
+    pass
 
 
 def _check_keys(branch: Connection, plan: Plan) -> None:
@@ -131,7 +137,12 @@ def _stage(
 
 
 def _write(
-    production: Connection, plan: Plan, staged: tuple[Staged, ...], ready: tuple[amend.Ready, ...], watch: Watch
+    production: Connection,
+    plan: Plan,
+    staged: tuple[Staged, ...],
+    ready: tuple[amend.Ready, ...],
+    watch: Watch,
+    tell: Callable[[str], None],
 ) -> tuple[tuple[AppliedTable, ...], tuple[AmendedTable, ...], tuple[SequenceMove, ...]]:
     written = {one.name: one.table.target for one in staged} | {
         each.amendment.name: each.amendment.target for each in ready
@@ -150,9 +161,12 @@ def _write(
         for group in plan.order:
             filled = [one for one in staged if one.name in group]
             if filled:
+                rows = sum(one.table.missing for one in filled)
+                tell(f"{', '.join(str(one.name) for one in filled)}: {rows:,} rows are inserted")
                 with as_application(production):
                     insert.insert_group(production, filled)
             for each in (each for each in ready if each.amendment.name in group):
+                tell(f"{each.amendment.name}: {each.amendment.count:,} rows are set back")
                 with as_application(production):
                     amend.write(production, each)
                 # At once: the next one may set another pointer of the same row.
@@ -170,6 +184,7 @@ def _write(
         )
         for one in staged
     }
+    tell("every row written is compared with the past, before the commit")
     for one in staged:
         insert.prove_equal(production, one, results[one.name].inserted)
     amended = tuple(set_back[each.number] for each in ready)
