@@ -1,6 +1,7 @@
 """`python -m bench [name ...] [--runs N] [--json]`: our work beside what a person would run instead, on the same data.
 
-Names: listing, sandbox, find_missing, backups, drill; all of them without a name. Exit code 1 if a target was missed.
+Names: listing, sandbox, find_missing, changed, bring_back, backups, drill; all of them without a name. Exit code 1 if a
+target was missed.
 Big data is made once and kept in the folder BLOOM_DR_BENCH if that is set, otherwise made anew in a temporary folder.
 """
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from bench.comparison import Comparison, as_json, show
 
-NAMES = ("listing", "sandbox", "find_missing", "backups", "drill")
+NAMES = ("listing", "sandbox", "find_missing", "changed", "bring_back", "backups", "drill")
 
 
 def main() -> int:

@@ -53,12 +53,16 @@ def show(results: Sequence[Comparison], console: Console) -> None:
         for one in (result.ours, *result.peers):
             ratio = "" if one is result.ours else f"{result.ours.median / one.median:.2f}x"
             peak = "" if one.peak_mib is None else f"{one.peak_mib:.0f} MiB"
-            table.add_row(one.what, f"{one.median:.3f} s", f"{one.best:.3f} s", str(len(one.seconds)), peak, ratio)
+            table.add_row(one.what, _time(one.median), _time(one.best), str(len(one.seconds)), peak, ratio)
         console.print(table)
         commands = (f"{one.what}: {one.shown}" for one in (result.ours, *result.peers))
         for line in (*map(str, result.targets), *result.notes, *commands):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds >= 0.1 else f"{1000 * seconds:.2f} ms"
 
 
 def as_json(results: Sequence[Comparison]) -> list[dict[str, Any]]:

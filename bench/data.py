@@ -32,6 +32,15 @@ class Damaged:
     rows: int
     lost: frozenset[int]
 
+    @property
+    def changed(self) -> frozenset[int]:
+        """As the update of `_make`."""
+        return frozenset(range(5, self.rows + 1, 10_007)) - self.lost
+
+    def environment(self) -> dict[str, str]:
+        """For `bench.ours` and `bench.writer`."""
+        return {"PRODUCTION": self.production.reveal_url(), "BRANCH": self.branch.reveal_url()}
+
 
 @contextmanager
 def folder() -> Iterator[Path]:
@@ -74,9 +83,7 @@ def _dsn(neon: Neon, branch: Branch) -> Dsn:
 def _make(neon: Neon, production: Dsn, rows: int) -> Branch:
     """The table; a moment; the damage; and the branch from that moment."""
     with postgres.connect(production, application_name="bloom-dr bench", search_path="public") as conn:
-        conn.execute("select set_config('bench.rows', %s, false)", [str(rows)])
-        for statement in Path(__file__).with_name("data.sql").read_bytes().split(b"\n\n"):
-            conn.execute(statement)
+        fill(conn, rows)
         moment = conn.execute("select clock_timestamp()").fetchone()
         assert moment
         conn.execute("delete from visits where id = any(%s)", [sorted(lost(rows))])
@@ -93,6 +100,13 @@ def _make(neon: Neon, production: Dsn, rows: int) -> Branch:
         expires_at=Moment.of(datetime.now(UTC) + timedelta(days=29)),
         annotation={},
     ).branch
+
+
+def fill(conn: postgres.Connection, rows: int) -> None:
+    """The table visits, in the schema that `conn` makes tables in."""
+    conn.execute("select set_config('bench.rows', %s, false)", [str(rows)])
+    for statement in Path(__file__).with_name("data.sql").read_bytes().split(b"\n\n"):
+        conn.execute(statement)
 
 
 def lost(rows: int) -> frozenset[int]:

@@ -1,4 +1,5 @@
-"""Our side of the benchmarks, one whole process each: `python -m bench.ours up FOLDER | branch MOMENT | missing`.
+"""Our side of the benchmarks, one whole process each: `python -m bench.ours WHAT`, where WHAT is one of
+up FOLDER, branch MOMENT, missing, changed, recover.
 
 Where and with what key comes by the environment: BENCH_API, BENCH_KEY and BENCH_PROJECT, or PRODUCTION and BRANCH.
 """
@@ -7,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from psycopg import sql
@@ -58,6 +61,43 @@ def missing() -> None:
             print(key)
 
 
+def changed() -> None:
+    """The survey of a row recovery that looks at every row's content: the keys of missing and of changed rows."""
+    from runbooks.rows.compose import scratch
+    from runbooks.rows.found import Request
+    from runbooks.rows.survey import survey
+
+    with _connected("PRODUCTION") as production, _connected("BRANCH") as branch:
+        (found,) = survey(production, branch, Request.parse(["public.visits"], changed=True)).tables
+        for state, key in branch.execute(sql.SQL("select state, k1 from {}").format(scratch(found.keys_table))):
+            print(state, key)
+
+
+def recover() -> None:
+    """A whole row recovery in the sessions of the runbook: survey, plan, the transaction, and the proof after it."""
+    from runbooks.rows.apply import apply
+    from runbooks.rows.found import Request
+    from runbooks.rows.plan import make_plan
+    from runbooks.rows.proof import prove_recovery
+    from runbooks.rows.survey import survey
+
+    with _connected("PRODUCTION") as production, _connected("BRANCH") as branch:
+        plan = make_plan(survey(production, branch, Request.parse(["public.visits"])))
+    with TemporaryDirectory() as folder:
+        with _connected("PRODUCTION") as production, _connected("BRANCH") as branch:
+            applied = apply(
+                production,
+                branch,
+                plan,
+                run_id="bench",
+                undo_path=Path(folder) / "undo.jsonl",
+                before_commit=lambda ready: None,
+            )
+        with _connected("PRODUCTION") as production, _connected("BRANCH") as branch:
+            proof = prove_recovery(production, branch, plan, applied)
+    print(proof.verdict, proof.proved)
+
+
 def _connected(variable: str) -> postgres.Connection:
     return postgres.connect(Dsn.parse(os.environ[variable]), application_name="bloom-dr bench")
 
@@ -71,9 +111,11 @@ def _first_query(dsn: Dsn, query: str) -> object:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    if what == "up":
-        up(*rest)
-    elif what == "branch":
-        branch(*rest)
-    else:
-        missing(*rest)
+    known: dict[str, Callable[..., None]] = {
+        "up": up,
+        "branch": branch,
+        "missing": missing,
+        "changed": changed,
+        "recover": recover,
+    }
+    known[what](*rest)
