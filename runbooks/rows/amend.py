@@ -10,7 +10,7 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.amendments import fingerprint
 from runbooks.rows.applied import AmendedTable
-from runbooks.rows.compose import fields, numbered, points_at, row_text, same_key, same_numbers, scratch
+from runbooks.rows.compose import equal, fields, numbered, points_at, row_text, same_key, same_numbers, scratch
 from runbooks.rows.found import Amendment
 from runbooks.rows.listed import listed
 from runbooks.rows.stage import copy
@@ -83,14 +83,14 @@ def stage(production: Connection, branch: Connection, ready: Ready) -> None:
         )
 
 
-def write(conn: Connection, ready: Ready) -> None:
-    """Lock the rows that still are as planned, keep what they hold, and set them."""
+def hold(conn: Connection, ready: Ready) -> None:
+    """Lock the rows that still are as planned and may be set, and keep what they hold."""
     amendment = ready.amendment
     table, key = amendment.target.rows, amendment.target.key
     conn.execute(
         sql.SQL(
             "INSERT INTO {before} SELECT {k}, {w}, md5({rest}) FROM {table} AS t JOIN {rows} AS s ON {same}"
-            " WHERE md5({guarded}) = s.seen AND {parents} AND {children} FOR UPDATE OF t"
+            " WHERE md5({guarded}) = s.seen AND {parents} AND {children} AND {values} FOR UPDATE OF t"
         ).format(
             before=ready.before,
             k=fields("t", key.columns),
@@ -102,8 +102,15 @@ def write(conn: Connection, ready: Ready) -> None:
             guarded=row_text("t", amendment.guarded),
             parents=_parents_there(ready),
             children=_not_pointed_at(ready),
+            values=_values_free(ready),
         )
     )
+
+
+def write(conn: Connection, ready: Ready) -> None:
+    """Set the rows that are held."""
+    amendment = ready.amendment
+    table, key = amendment.target.rows, amendment.target.key
     places = dict(zip(amendment.columns, ready.v, strict=True))
     sets = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", places[name])) for name in amendment.written
@@ -153,6 +160,45 @@ def _not_pointed_at(ready: Ready) -> sql.Composable:
                     kept, tie.child_rows, points_at("c", tie, "t")
                 )
             )
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _values_free(ready: Ready) -> sql.Composable:
+    """No other row has one of its unique values: else the index would fail all rows for the sake of one."""
+    amendment = ready.amendment
+    places = dict(zip(amendment.columns, ready.v, strict=True))
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(
+            sql.Identifier("s", places[column.name]) if column.name in places else sql.Identifier("t", column.name),
+            sql.Identifier(column.name),
+        )
+        for column in amendment.target.columns
+    )
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    for key in amendment.target.keys:
+        if key == amendment.target.key or not key.equals:
+            continue
+        u = numbered(len(key.expressions), "bloom_u")
+        values = sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(sql.SQL(text), sql.Identifier(name))
+            for text, name in zip(key.expressions, u, strict=True)
+        )
+        k = numbered(len(ready.k), "bloom_k")
+        conditions.append(
+            sql.SQL(
+                "NOT EXISTS (SELECT FROM (SELECT {values} FROM (SELECT {columns}) AS x WHERE {where}) AS mine"
+                " JOIN (SELECT {key}, {values} FROM {table} AS x WHERE {where}) AS theirs ON {same}"
+                " WHERE NOT ({itself}))"
+            ).format(
+                values=values,
+                columns=columns,
+                where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
+                key=fields("x", amendment.target.key.columns, renamed=k),
+                table=amendment.target.rows,
+                same=equal("theirs", u, key.equals, "mine", u),
+                itself=equal("theirs", k, amendment.target.key.equals, "s", ready.k),
+            )
+        )
     return sql.SQL(" AND ").join(conditions)
 
 

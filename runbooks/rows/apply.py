@@ -167,6 +167,7 @@ def _write(
                     insert.insert_group(production, filled)
             for each in (each for each in ready if each.amendment.name in group):
                 tell(f"{each.amendment.name}: {each.amendment.count:,} rows are set back")
+                amend.hold(production, each)
                 with as_application(production):
                     amend.write(production, each)
                 # At once: the next one may set another pointer of the same row.

@@ -14,12 +14,12 @@ from runbooks.model.nearest import nearest
 from runbooks.rows import states
 from runbooks.rows.catalog import all_tables
 from runbooks.rows.compose import all_set, fields, numbered, row_text, same_key, same_numbers, scratch
-from runbooks.rows.decisions import THERE, ConflictRow, Decided, Kind, Row
+from runbooks.rows.decisions import SETTABLE, THERE, ConflictRow, Decided, Kind, Row
 from runbooks.rows.found import Conflict
 from runbooks.rows.listed import Listed, listed
 from runbooks.rows.presence import by_key, find_digests
 from runbooks.rows.search import Involved, Search
-from runbooks.rows.shape import UniqueKey
+from runbooks.rows.shape import Table, UniqueKey
 
 MOST = 500
 """So many conflicts of a table are told row by row; the counts are always whole."""
@@ -45,6 +45,24 @@ def check_names(search: Search) -> None:
             )
 
 
+def take_up(search: Search) -> None:
+    """Look at the rows that were missing when a person decided on them. An earlier run may have brought back what led
+    to them, so nothing else would. UsageFault for a key that the table cannot have.
+    """
+    names = {str(name): name for name in all_tables(search.branch)}
+    for text in dict.fromkeys(row.table for row in search.decisions.rows if row.kind in SETTABLE):
+        name = names[text]
+        source, _ = search.pair(name)
+        rows = [row for row in search.decisions.of(name).rows if row.kind in SETTABLE]
+        if source.row_key is None:
+            continue
+        keys = sql.SQL(" UNION ALL ").join(_key(source, row) for row in rows)
+        try:
+            search.take_up(name, keys)
+        except errors.DataError as error:
+            raise _fault(source, said(error)) from error
+
+
 def settle(search: Search, *, there: bool) -> int:
     """Carry out the decisions on conflicts in which a row is there under the key, or on the others.
 
@@ -64,24 +82,32 @@ def _settle(search: Search, table: Involved, *, there: bool) -> int:
 
 
 def _settle_row(search: Search, table: Involved, row: Decided) -> bool:
-    if len(row.key) != len(table.k):
-        raise _fault(table, f"the key {row.key} does not have {len(table.k)} parts")
-    key = sql.SQL("SELECT {}").format(
+    this = sql.SQL("EXISTS (SELECT FROM ({}) AS d WHERE {})").format(
+        _key(table.source, row), same_numbers("d", table.source.key, "f")
+    )
+    try:
+        if row.decision == "keep" or row.kind in THERE:
+            seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if row.kind in THERE else sql.SQL("true")
+            which = sql.SQL("{} AND {}").format(this, seen)
+            return bool(_decide(search, table, row.kind, row.decision or "keep", which))
+        # As it was, or with other values, which are in the view already: it comes back unless it is in conflict again.
+        away = states.among((states.MISSING, states.CONFLICT))
+        return bool(search.count(sql.SQL("{} AS f WHERE {} AND {}").format(table.found, away, this)))
+    except errors.DataError as error:
+        raise _fault(table.source, said(error)) from error
+
+
+def _key(source: Table, row: Decided) -> sql.Composed:
+    """A query for the key that a decision names: k1, k2, ..."""
+    k = numbered(len(source.key.columns))
+    if len(row.key) != len(k):
+        raise _fault(source, f"the key {row.key} does not have {len(k)} parts")
+    return sql.SQL("SELECT {}").format(
         sql.SQL(", ").join(
-            sql.SQL("{}::{} AS {}").format(text, table.source.column(name).type_identifier, sql.Identifier(k))
-            for text, name, k in zip(row.key, table.source.key.columns, table.k, strict=True)
+            sql.SQL("{}::{} AS {}").format(text, source.column(name).type_identifier, sql.Identifier(number))
+            for text, name, number in zip(row.key, source.key.columns, k, strict=True)
         )
     )
-    this = sql.SQL("EXISTS (SELECT FROM ({}) AS d WHERE {})").format(key, same_numbers("d", table.source.key, "f"))
-    try:
-        if row.decision is None:  # other values: they are in the view already
-            away = states.among((states.MISSING, states.CONFLICT))
-            return bool(search.count(sql.SQL("{} AS f WHERE {} AND {}").format(table.found, away, this)))
-        seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if row.kind in THERE else sql.SQL("true")
-        which = sql.SQL("{} AND {}").format(this, seen)
-        return bool(_decide(search, table, row.kind, row.decision, which))
-    except errors.DataError as error:
-        raise _fault(table, said(error)) from error
 
 
 def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: sql.Composable) -> int:
@@ -99,9 +125,9 @@ def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: s
     )
 
 
-def _fault(table: Involved, why: str) -> UsageFault:
+def _fault(table: Table, why: str) -> UsageFault:
     return UsageFault(
-        f"a decision on {table.target.name} cannot be carried out: {why}",
+        f"a decision on {table.name} cannot be carried out: {why}",
         safe="production was only read",
         next_step="correct the file given as --resolve, then run the same command again",
     )

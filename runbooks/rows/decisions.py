@@ -104,12 +104,14 @@ class Decisions(Record):
             for entry in found.conflicts
             if entry.decision or entry.set
         )
-        choices = [(row.table, row.kind, row.decision) for row in rows]
-        choices += [(rule.table, rule.kind, rule.decision) for rule in found.rules]
-        for table, kind, decision in choices:
-            if decision == "past" and kind not in THERE:
-                can = "keep or set" if kind in SETTABLE else "keep, or accept the table as a whole"
-                raise _fault(where, f"{table}: a row that is {kind} cannot come back as it was; {can}")
+        past = [(row.table, row.kind) for row in rows if row.decision == "past"]
+        past += [(rule.table, rule.kind) for rule in found.rules if rule.decision == "past"]
+        for table, kind in past:
+            if kind not in THERE | SETTABLE:
+                raise _fault(where, f"{table}: what is {kind} is not decided row by row; keep, or accept the table")
+        for rule in found.rules:
+            if rule.decision == "past" and rule.kind not in THERE:
+                raise _fault(where, f"{rule.table}: only a decision on a row can try again what is {rule.kind}")
         for row in rows:
             if row.set and (row.kind not in SETTABLE or row.decision):
                 raise _fault(where, f"{row.table} {row.key}: set is for rows that are missing, and stands alone")
@@ -150,7 +152,8 @@ def conflicts_file(run: str, rows: Iterable[ConflictRow], *, left_out: int) -> s
 
 _HOW = [
     'Give each conflict a decision: "keep" (what is there now stays) or, where there is a row under the key, "past".',
-    'Or let a missing row come back with other values: "set": {"column": "value"}.',
+    'Or let a missing row come back with other values: "set": {"column": "value"}; or as it was, if what was in its way'
+    ' is gone by now: "past".',
     'For all of one kind in a table: "rules": [{"table": "public.clients", "kind": "changed", "decision": "past"}].',
     "What is left null stays undecided. Then run the same command with --resolve and this file.",
 ]

@@ -37,10 +37,14 @@ def pointers(search: Search) -> tuple[tuple[Amendment, ...], tuple[Loose, ...]]:
 
 def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amendment | Loose]:
     source, target = search.pair(tie.child)
-    if target is None:
-        return
     count = search.count(_pointing(parent, tie))
     if not count:
+        return
+    if target is None:
+        yield _loose(tie, count, why="the table is not in production any more", certain=False)
+        return
+    if set(tie.cleared) & set(source.key.columns):
+        yield _loose(tie, count, why="the pointer is part of its row's key, which is another one by now", certain=False)
         return
     obstacles = _obstacles(search, source, target, tie)
     if not can_look_up(source, target) or not target.has(tie.child_columns):
@@ -49,12 +53,18 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
         return
     default = _default(search, tie)
     k, v = numbered(len(source.key.columns)), numbered(len(tie.cleared), "v")
-    query = sql.SQL("SELECT {}, {}, {} AS returns, md5({}) AS held, md5({}) AS cut FROM {}").format(
+    # Columns of the key that it shares with another foreign key may have been cleared through that one.
+    shared = tuple(name for name in tie.child_columns if name not in tie.cleared)
+    query = sql.SQL(
+        "SELECT {}, {}, {} AS returns, md5({}) AS held, md5({}) AS cut, md5({}) AS shared, md5({}) AS unset FROM {}"
+    ).format(
         fields("c", source.key.columns, renamed=k),
         fields("c", tie.cleared, renamed=v),
         states.among(states.RETURNING),
-        row_text("c", tie.child_columns),
-        _as_cut("c", tie, default),
+        row_text("c", tie.cleared),
+        _as_cut("c", source, tie, default),
+        row_text("c", shared),
+        sql.SQL("ROW({})::text").format(sql.SQL(", ").join([sql.SQL("NULL")] * len(shared))),
         _pointing(parent, tie),
     )
     with search.candidates(query) as (rows, many):
@@ -64,7 +74,7 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
             search.snapshot,
             search.branch,
             by_key(source, target, target.key, keys),
-            sql.SQL("md5({})").format(row_text("t", tie.child_columns)),
+            sql.SQL("concat(md5({}), md5({}))").format(row_text("t", tie.cleared), row_text("t", shared)),
             into=now,
             many=many,
             progress=lambda done, due: search.tell(
@@ -73,11 +83,13 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
         )
         there = sql.SQL("{} AS c JOIN {} AS p ON {}").format(rows, now, same_numbers("p", target.key, "c"))
         whole = search.involved.get(tie.child)
-        if whole:  # a row that is set back whole has its pointers with it
-            there = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS d WHERE {} AND {})").format(
+        if whole:  # a row that is set back has its pointers with it; of one in conflict, a person decides as a whole
+            there = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS d WHERE ({} OR d.kind <> 'later') AND {})").format(
                 there, whole.found, states.among(states.SET_BACK, "d"), same_numbers("d", target.key, "c")
             )
-        cut = sql.SQL("{} WHERE p.digest = c.cut AND c.cut <> c.held").format(there)
+        cut = sql.SQL(
+            "{} WHERE left(p.digest, 32) = c.cut AND c.cut <> c.held AND right(p.digest, 32) IN (c.shared, c.unset)"
+        ).format(there)
         if obstacles or default is None:
             why = "; ".join(obstacles) or "what the delete set them to is not a constant"
             yield from _listed(search, tie, cut, k, why)
@@ -85,13 +97,13 @@ def _look_at(search: Search, parent: Involved, tie: ForeignKey) -> Iterator[Amen
             mended = sql.SQL("SELECT {}, {}, c.cut AS seen FROM {} AND c.returns").format(
                 fields("c", k), fields("c", v), cut
             )
-            found = amendments.keep(
-                search, source, target, mended, columns=tie.cleared, guarded=tie.child_columns, tie=tie
-            )
+            found = amendments.keep(search, source, target, mended, columns=tie.cleared, guarded=tie.cleared, tie=tie)
             if found:
                 yield found
             yield from _listed(search, tie, sql.SQL("{} AND NOT c.returns").format(cut), k, _NOT_BACK)
-        elsewhere = sql.SQL("{} WHERE p.digest NOT IN (c.cut, c.held)").format(there)
+        elsewhere = sql.SQL(
+            "{} WHERE left(p.digest, 32) NOT IN (c.cut, c.held) OR right(p.digest, 32) NOT IN (c.shared, c.unset)"
+        ).format(there)
         yield from _listed(search, tie, elsewhere, k, _ELSEWHERE, settled=True)
         search.run("DROP TABLE {now}", now=now)
 
@@ -129,15 +141,15 @@ def _default(search: Search, tie: ForeignKey) -> tuple[sql.Composable, ...] | No
     return tuple(sql.SQL(value) for value in values)
 
 
-def _as_cut(alias: str, tie: ForeignKey, default: tuple[sql.Composable, ...] | None) -> sql.Composed:
-    """The text of the foreign key's columns as the delete left them."""
+def _as_cut(alias: str, source: Table, tie: ForeignKey, default: tuple[sql.Composable, ...] | None) -> sql.Composed:
+    """The text of the cleared columns as the delete left them."""
     made = dict(zip(tie.cleared, default or (), strict=False))
-    # A default reads as the column's type writes it.
+    # A default reads as the column's type with its modifiers writes it; that type the server spelled and quoted.
     parts = [
-        sql.SQL("CASE WHEN false THEN {} ELSE {} END").format(sql.Identifier(alias, name), made[name])
+        sql.SQL("CAST({} AS {})").format(made[name], sql.SQL(source.column(name).type))
         if name in made
         else sql.Identifier(alias, name)
-        for name in tie.child_columns
+        for name in tie.cleared
     ]
     return sql.SQL("ROW({})::text").format(sql.SQL(", ").join(parts))
 
@@ -165,9 +177,11 @@ def _loose(
     )
 
 
+# Without a default of its own, a column has that of its domain.
 _DEFAULTS = """
-SELECT a.attname, pg_get_expr(d.adbin, d.adrelid)
-FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+SELECT a.attname, coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0))
+FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s) AND a.attgenerated = ''
 """

@@ -192,12 +192,7 @@ class Search:
     def cascades(self) -> None:
         """Find the rows that pointed at found rows through ON DELETE CASCADE, at any depth, and are missing too."""
         for depth in itertools.count(1):
-            ties = [
-                (parent, tie)
-                for parent in list(self.involved.values())
-                for tie in parent.source.children
-                if tie.on_delete == "cascade"
-            ]
+            ties = self.ties_to_found(("cascade",))
             if not sum(self._cascade(parent, tie, depth) for parent, tie in ties):
                 return
 
@@ -223,6 +218,29 @@ class Search:
             elif many:
                 self._sort_out(child, rows, many, depth)
             return many
+
+    def take_up(self, name: TableName, keys: sql.Composed) -> None:
+        """Look at rows of a table by their keys (k1, k2, ...), whether or not anything leads to them."""
+        table = self.involved.get(name)
+        if table is None:
+            source, target = self._pair(name)
+            check_recoverable(self._fitted(source, target), target, because="decisions name rows of it; ")
+            table = self._involve(source, target, named=False, matching=0)
+        if table.whole or table.target.keyless:
+            return
+        query = sql.SQL(
+            "SELECT {} FROM {} AS t WHERE EXISTS (SELECT FROM ({}) AS d WHERE {}) AND NOT {} AND NOT {}"
+        ).format(
+            fields("t", table.source.key.columns, renamed=table.k),
+            table.source.rows,
+            keys,
+            same_key("d", table.source.key, "t"),
+            table.is_known("t"),
+            table.is_asked("t"),
+        )
+        with self.candidates(query) as (rows, many):
+            if many:
+                self._sort_out(table, rows, many, 0)
 
     def _sort_out(self, child: Involved, rows: sql.Identifier, many: int, depth: int) -> None:
         keys = sql.SQL("SELECT {} FROM {} AS c").format(fields("c", child.k), rows)
@@ -303,11 +321,20 @@ class Search:
     def ties_to_found(self, actions: tuple[str, ...]) -> list[tuple[Involved, ForeignKey]]:
         """Foreign keys with one of these actions on delete, and the table searched that they point at."""
         return [
-            (parent, tie)
-            for parent in self.involved.values()
-            for tie in parent.source.children
-            if tie.on_delete in actions
+            (parent, tie) for parent in self.involved.values() for tie in self._ties(parent) if tie.on_delete in actions
         ]
+
+    def _ties(self, parent: Involved) -> Iterator[ForeignKey]:
+        """Foreign keys that point at a table: those of the past, and those that production has since, as far as the
+        past has their columns. A migration may have changed one and then deleted.
+        """
+        yield from parent.source.children
+        known = {_acts(tie) for tie in parent.source.children}
+        for tie in parent.target.children:
+            if _acts(tie) not in known and parent.source.has(tie.parent_columns):
+                child = describe(self.branch, tie.child)
+                if child and child.has(tie.child_columns):
+                    yield tie
 
     def tell(self, text: str) -> None:
         if self.progress:
@@ -362,3 +389,8 @@ class Search:
     def run(self, text: LiteralString, **parts: sql.Composable | None) -> int:
         """Run a statement on the branch; the number of rows it touched."""
         return self.branch.execute(sql.SQL(text).format(**parts)).rowcount
+
+
+def _acts(tie: ForeignKey) -> tuple[object, ...]:
+    """What a delete does through a foreign key, whatever it is called."""
+    return tie.child, tie.child_columns, tie.parent_columns, tie.on_delete, tie.cleared

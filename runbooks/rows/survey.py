@@ -67,6 +67,7 @@ def survey(
                     contents.judge(search, table, later)
                 else:
                     search.find_missing(table)
+            conflicts.take_up(search)
             unfitting = conflicts.settle(search, there=True)
             search.cascades()
             accepted = keyless.accepted(search, request.accept_keyless)

@@ -10,7 +10,7 @@ from psycopg import errors, sql
 from runbooks.clients.postgres import Connection
 from runbooks.clients.postgres_faults import said
 from runbooks.model.errors import UsageFault
-from runbooks.rows.compose import fields, numbered, same_key, scratch
+from runbooks.rows.compose import fields, numbered, row_text, same_key, scratch
 from runbooks.rows.decisions import Decided
 from runbooks.rows.mapping import TableMap
 from runbooks.rows.shape import Table
@@ -87,6 +87,30 @@ def _keep_given(
             )
         except errors.DataError as error:
             raise _fault(source, said(error)) from error
+        for name, text in row.set:
+            _require_exact(branch, source, name, text)
+    twice = branch.execute(
+        sql.SQL("SELECT {} FROM {} AS a GROUP BY {} HAVING count(*) > 1").format(
+            row_text("a", k), other, fields("a", k)
+        )
+    ).fetchone()
+    if twice:
+        raise _fault(source, f"there are two for the row with the key {twice[0]}")
+
+
+def _require_exact(branch: Connection, source: Table, name: str, text: str | None) -> None:
+    """UsageFault unless the column's type holds the value as it was written: an explicit cast cuts and rounds."""
+    if text is None or not source.has((name,)):
+        return
+    kind = sql.SQL(source.column(name).type)
+    try:
+        found = branch.execute(sql.SQL("SELECT concat({}::{})").format(text, kind)).fetchone()
+    except errors.Error as error:
+        if isinstance(error, errors.OperationalError):
+            raise
+        raise _fault(source, f"{name}: {said(error)}") from error
+    if found != (text,):
+        raise _fault(source, f"{name} would hold {found and found[0]!r}, not {text!r}; write it as the column holds it")
 
 
 def _fault(source: Table, why: str) -> UsageFault:

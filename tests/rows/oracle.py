@@ -351,8 +351,12 @@ class Case:
             perhaps[number].add(key)
         for number, key, again in self.pointers(self._returning()):
             tie = self.ties[number]
-            if (tie.child, key) in self.coming:
-                continue  # set back whole
+            if (
+                (tie.child, key) in self.coming
+                or (tie.child, key) in self.conflicts
+                or (tie.child, key) in self.settled
+            ):
+                continue  # set back whole, or to be decided as a whole
             if again is None:
                 (loose if self.powers.pointers else perhaps)[number].add(key)
             elif not self.powers.pointers:

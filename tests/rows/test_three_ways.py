@@ -199,7 +199,7 @@ def test_a_row_edited_between_plan_and_execution_is_not_set_back(pairs: Pairs, t
     [
         ("{", "the file as a whole"),
         ({"format": "else"}, "format"),
-        ({"rules": [{"table": "public.client", "kind": "taken", "decision": "past"}]}, "keep or set"),
+        ({"rules": [{"table": "public.client", "kind": "taken", "decision": "past"}]}, "only a decision on a row"),
         ({"conflicts": [{"table": "t", "key": ["1"], "kind": "changed", "set": {"a": "b"}}]}, "missing"),
         ({"conflicts": [{"table": "t", "key": ["1"], "kind": "changed", "decision": "yes"}]}, "conflicts.0.decision"),
     ],

@@ -30,6 +30,8 @@ TODAY = Powers(other_keys=True, pointers=True, changed=True, unseen=True)
 """What is built of decision 10. Whoever builds more of it, switches it on here."""
 EVERYTHING = Powers(other_keys=True, pointers=True, changed=True, unseen=True)
 
+_KEYLESS = "no primary key"
+
 _EMPTY = """
 DO $$
 DECLARE found record;
@@ -135,6 +137,8 @@ def check_world(ground: Ground, world: World) -> None:
     states, production = played(ground, world), ground.pair.production
     others = beside(production)
     ruling = rule(world, states, TODAY)
+    if _KEYLESS in ruling.refused:
+        return  # the oracle does not count rows yet: tests/rows/test_keyless.py does
     if not TODAY.unseen and {"taken unseen", "orphan"} <= set(ruling.conflicts.values()):
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -37,6 +37,7 @@ class DeletedRows(Scenario):
 class LossAtAnUnknownMoment(Scenario):
     runbook = find_moment.RUNBOOK
     asks = False  # it touches nothing but what it makes
+    every = 3
 
     def prepare(self, facts: Facts) -> find_moment.Request:
         self.planted = struck(facts)
