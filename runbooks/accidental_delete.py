@@ -404,9 +404,15 @@ def ending(plan: RecoveryPlan, results: Results[str, Record]) -> Ending:
             ("their content", recovery.compared(found)),
             *(("kept as it is", text) for text in (*recovery.differing(found.different), *recovery.elsewhere(found))),
             *([("to be decided", plan.conflicts_file)] if plan.conflicts_file else []),
+            *([("once it is cured", _again(applied))] if left_open and applied.xid else []),
         ),
         left_open=left_open,
     )
+
+
+def _again(applied: Applied) -> str:
+    """A second run follows what led from a missing row to others; what this one brought back is missing no more."""
+    return f"invoke recover.undo {applied.run}, then the same command again; or --resolve with what was decided"
 
 
 def _summary(plan: RecoveryPlan, applied: Applied, proof: Proof, there: int) -> str:

@@ -89,6 +89,12 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from (f"not repaired: {item}" for item in cut_loose(found))
     yield from (f"stays: {item}" for item in differing(found.different))
     yield from (f"stays: {item}" for item in elsewhere(found))
+    for table in found.tables:
+        if table.replaced:
+            yield (
+                f"{table.replaced:,} rows of {table.name} are OVERWRITTEN, as decided: what was made for them and "
+                "points at them now will belong to the rows of the past"
+            )
     if found.unfitting:
         yield f"{found.unfitting:,} decisions fit nothing: settled by now, or the row is not as it was when decided"
     for table in found.tables:

@@ -10,7 +10,17 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows.amendments import fingerprint
 from runbooks.rows.applied import AmendedTable
-from runbooks.rows.compose import equal, fields, numbered, points_at, row_text, same_key, same_numbers, scratch
+from runbooks.rows.compose import (
+    equal,
+    fields,
+    numbered,
+    points_at,
+    row_text,
+    same_key,
+    same_numbers,
+    same_value,
+    scratch,
+)
 from runbooks.rows.found import Amendment
 from runbooks.rows.listed import listed
 from runbooks.rows.stage import copy
@@ -195,7 +205,7 @@ def _values_free(ready: Ready) -> sql.Composable:
                 where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
                 key=fields("x", amendment.target.key.columns, renamed=k),
                 table=amendment.target.rows,
-                same=equal("theirs", u, key.equals, "mine", u),
+                same=same_value("theirs", key, "mine", u),
                 itself=equal("theirs", k, amendment.target.key.equals, "s", ready.k),
             )
         )

@@ -152,6 +152,7 @@ _UNIQUE_KEYS = """
 SELECT c.relname AS name, i.indisprimary AS primary, i.indpred IS NOT NULL AS partial, i.indimmediate AS immediate,
        ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, true) FROM generate_series(1, i.indnkeyatts) AS n) AS expressions,
        pg_get_expr(i.indpred, i.indrelid) AS predicate,
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
        CASE WHEN i.indexprs IS NULL THEN part.columns ELSE '[]' END AS columns,
        CASE WHEN i.indisexclusion THEN '[]' ELSE part.equals END AS equals
 FROM pg_index AS i

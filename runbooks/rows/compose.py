@@ -49,6 +49,18 @@ def key_types(alias: str, key: UniqueKey) -> sql.Composed:
     return fields(alias, key.columns, renamed=numbered(len(key.columns)))
 
 
+def same_value(left: str, key: UniqueKey, right: str, names: Sequence[str]) -> sql.Composed:
+    """Two rows have the same value of a unique key, by its own idea of NULL; `names` hold its columns on both sides."""
+    if not key.nulls_equal:
+        return equal(left, names, key.equals, right, names)
+    return sql.SQL(" AND ").join(
+        sql.SQL("({l} {is_equal} {r} OR {l} IS NOT DISTINCT FROM NULL AND {r} IS NOT DISTINCT FROM NULL)").format(
+            l=sql.Identifier(left, name), is_equal=operator.sql, r=sql.Identifier(right, name)
+        )
+        for name, operator in zip(names, key.equals, strict=True)
+    )
+
+
 def same_key(ours: str, key: UniqueKey, theirs: str) -> sql.Composed:
     """Row `theirs` of the table has the key k1, k2, ... of our row `ours`."""
     return equal(theirs, key.columns, key.equals, ours, numbered(len(key.columns)))

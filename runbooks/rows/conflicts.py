@@ -14,7 +14,7 @@ from runbooks.model.nearest import nearest
 from runbooks.rows import states
 from runbooks.rows.catalog import all_tables
 from runbooks.rows.compose import all_set, fields, numbered, row_text, same_key, same_numbers, scratch
-from runbooks.rows.decisions import SETTABLE, THERE, ConflictRow, Decided, Kind, Row
+from runbooks.rows.decisions import EARLY, SETTABLE, THERE, ConflictRow, Decided, Kind, Row
 from runbooks.rows.found import Conflict
 from runbooks.rows.listed import Listed, listed
 from runbooks.rows.presence import by_key, find_digests
@@ -63,22 +63,22 @@ def take_up(search: Search) -> None:
             raise _fault(source, said(error)) from error
 
 
-def settle(search: Search, *, there: bool) -> int:
-    """Carry out the decisions on conflicts in which a row is there under the key, or on the others.
+def settle(search: Search, *, early: bool) -> int:
+    """Carry out the decisions on the kinds of conflict that are decided early, or on the others.
 
     A row decided to be as in the past is to be set back, if it still is as it was when it was decided. Returns how many
     decisions on a row fit nothing. UsageFault for a key that the table cannot have.
     """
-    unfitting = sum((row.kind in THERE) is there for row in search.decisions.rows)
-    return unfitting - sum(_settle(search, table, there=there) for table in search.involved.values())
+    unfitting = sum((row.kind in EARLY) is early for row in search.decisions.rows)
+    return unfitting - sum(_settle(search, table, early=early) for table in search.involved.values())
 
 
-def _settle(search: Search, table: Involved, *, there: bool) -> int:
+def _settle(search: Search, table: Involved, *, early: bool) -> int:
     decisions = search.decisions.of(table.target.name)
     for rule in decisions.rules:
-        if (rule.kind in THERE) is there:
+        if (rule.kind in EARLY) is early:
             _decide(search, table, rule.kind, rule.decision, sql.SQL("true"))
-    return sum(_settle_row(search, table, row) for row in decisions.rows if (row.kind in THERE) is there)
+    return sum(_settle_row(search, table, row) for row in decisions.rows if (row.kind in EARLY) is early)
 
 
 def _settle_row(search: Search, table: Involved, row: Decided) -> bool:
@@ -86,7 +86,7 @@ def _settle_row(search: Search, table: Involved, row: Decided) -> bool:
         _key(table.source, row), same_numbers("d", table.source.key, "f")
     )
     try:
-        if row.decision == "keep" or row.kind in THERE:
+        if row.decision == "keep" or row.kind in EARLY:
             seen = sql.SQL("f.seen IS NOT DISTINCT FROM {}").format(row.seen) if row.kind in THERE else sql.SQL("true")
             which = sql.SQL("{} AND {}").format(this, seen)
             return bool(_decide(search, table, row.kind, row.decision or "keep", which))
@@ -112,7 +112,8 @@ def _key(source: Table, row: Decided) -> sql.Composed:
 
 def _decide(search: Search, table: Involved, kind: Kind, decision: str, which: sql.Composable) -> int:
     back = sql.SQL(
-        "state = CASE f.kind WHEN 'edited' THEN 'damaged' WHEN 'reused' THEN 'replaced' ELSE 'doubtful' END, round = 0"
+        "state = CASE f.kind WHEN 'edited' THEN 'damaged' WHEN 'reused' THEN 'replaced' WHEN 'deleted' THEN 'missing'"
+        " ELSE 'doubtful' END, round = 0"
     )
     what = sql.SQL("settled = true") if decision == "keep" else back
     return search.run(
@@ -148,7 +149,9 @@ def conflicts(search: Search) -> tuple[Conflict, ...]:
 
 
 def _listed(search: Search, table: Involved, kind: Kind, why: str, settled: bool) -> Listed:
-    rows = sql.SQL("{} AS f JOIN {} AS t ON {}").format(table.found, table.past, same_key("f", table.source.key, "t"))
+    rows = sql.SQL("{} AS f").format(table.found)
+    if table.target.keyless:
+        rows = sql.SQL("{} JOIN {} AS t ON {}").format(rows, table.past, same_key("f", table.source.key, "t"))
     these = sql.SQL("{} WHERE f.state = 'conflict' AND f.kind = {} AND f.why = {} AND f.settled = {}").format(
         rows, kind, why, settled
     )

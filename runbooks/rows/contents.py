@@ -32,6 +32,7 @@ _OTHERWISE = (states.DIFFERS, states.EDITED)
 _SINCE = "changed since: by the damage or by a person, nobody can say which without --until"
 _EDITED = "changed by the damage and edited since"
 _REUSED = "its key was gone after the damage, and was given to something else since"
+_DELETED = "it was there after the damage, and somebody has deleted it since"
 _LATER = "edited after the damage, which had left it alone"
 
 
@@ -149,6 +150,26 @@ def judge(search: Search, table: Involved, after: Snapshot | None) -> None:
             same=same_numbers("a", table.target.key, "v"),
             its=same_numbers("j", table.source.key, "f"),
         )
+
+
+def judge_missing(search: Search, table: Involved, after: Snapshot | None) -> None:
+    """Of the rows that are missing, those that were still there after the damage: somebody has deleted them since."""
+    if after is None or table.target.keyless:
+        return
+    target = _after_the_damage(after.production, table, table.compared)
+    query = sql.SQL("SELECT {} FROM {} WHERE state = 'missing'").format(fields(None, table.k), table.found)
+    with search.candidates(query) as (rows, many):
+        if not many:
+            return
+        with _digests(search, after, target, table, rows, many, table.source.key.columns) as digests:
+            search.run(
+                "UPDATE {found} AS f SET state = 'conflict', kind = 'deleted', why = {why}"
+                " WHERE f.state = 'missing' AND EXISTS (SELECT FROM {digests} AS a WHERE {same})",
+                found=table.found,
+                why=sql.Literal(_DELETED),
+                digests=digests,
+                same=same_numbers("a", table.target.key, "f"),
+            )
 
 
 def _after_the_damage(conn: Connection, table: Involved, names: tuple[str, ...]) -> Table:

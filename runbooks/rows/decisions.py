@@ -15,13 +15,15 @@ from runbooks.rows.names import TableName
 
 FORMAT = "bloom-dr conflicts 1"
 
-Kind: TypeAlias = Literal["changed", "edited", "reused", "taken", "orphan", "keyless"]
+Kind: TypeAlias = Literal["changed", "edited", "reused", "deleted", "taken", "orphan", "keyless"]
 """Why the program does not decide: the row is there with other content, and nobody can say since when (changed); it was
-damaged and then edited (edited); its key was given to something else (reused); it is missing, and another row has one
-of its unique values (taken), or what it points at does not come back (orphan), or its table has no key, so that it may
-have been edited rather than lost (keyless)."""
+damaged and then edited (edited); its key was given to something else (reused); it is missing, and was there after the
+damage (deleted), or another row has one of its unique values (taken), or what it points at does not come back (orphan),
+or its table has no key, so that it may have been edited rather than lost (keyless)."""
 THERE: frozenset[Kind] = frozenset({"changed", "edited", "reused"})
 """The kinds of conflict in which a row is there under the key."""
+EARLY: frozenset[Kind] = THERE | {"deleted"}
+"""The kinds that are decided before it is looked for what a delete took along."""
 SETTABLE: frozenset[Kind] = frozenset({"taken", "orphan"})
 """The kinds in which the row can come back with other values."""
 Choice: TypeAlias = Literal["keep", "past"]
@@ -107,10 +109,10 @@ class Decisions(Record):
         past = [(row.table, row.kind) for row in rows if row.decision == "past"]
         past += [(rule.table, rule.kind) for rule in found.rules if rule.decision == "past"]
         for table, kind in past:
-            if kind not in THERE | SETTABLE:
+            if kind not in EARLY | SETTABLE:
                 raise _fault(where, f"{table}: what is {kind} is not decided row by row; keep, or accept the table")
         for rule in found.rules:
-            if rule.decision == "past" and rule.kind not in THERE:
+            if rule.decision == "past" and rule.kind not in EARLY:
                 raise _fault(where, f"{rule.table}: only a decision on a row can try again what is {rule.kind}")
         for row in rows:
             if row.set and (row.kind not in SETTABLE or row.decision):

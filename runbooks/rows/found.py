@@ -161,6 +161,8 @@ class FoundTable(Record):
     """Of these, to be inserted."""
     set_back: int
     """Of those already there, to be set back to what they were."""
+    replaced: int
+    """Of these, rows under whose key there is something else now: it is overwritten, as a person decided."""
     in_conflict: int
     """Of these, missing but in the way of something: see the conflicts."""
     key_checksum: str

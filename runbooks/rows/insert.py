@@ -10,7 +10,7 @@ from runbooks.clients.postgres import Connection
 from runbooks.model.errors import ProofFailed
 from runbooks.rows import insert_copies
 from runbooks.rows.applied import AppliedTable
-from runbooks.rows.compose import all_set, equal, fields, numbered, row_text, same_key
+from runbooks.rows.compose import all_set, equal, fields, numbered, row_text, same_key, same_value
 from runbooks.rows.decisions import Kind
 from runbooks.rows.found import Conflict, FoundTable
 from runbooks.rows.listed import listed
@@ -101,7 +101,7 @@ def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
             rows=one.rows,
             where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
             table=one.table.target.rows,
-            same=equal("t", u, key.equals, "s", u),
+            same=same_value("t", key, "s", u),
             known=equal("f", one.k, one.key.equals, "s", k),
         )
     )

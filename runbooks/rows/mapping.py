@@ -9,6 +9,7 @@ new = { channel = "web" }                    # a value for a column that did not
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from collections.abc import Mapping as Dictionary
 from pathlib import Path
 
@@ -65,17 +66,26 @@ class TableMap(Record):
     def _check(self, source: Table, target: Table) -> None:
         for name in (*dict(self.columns), *dict(self.values)):
             if not source.has((name,)):
-                raise _fault(f"{self.table} had no column {name}")
+                raise map_fault(f"{self.table} had no column {name}")
             if name in _joints(source):
-                raise _fault(f"column {name} of {self.table} is part of a key or a foreign key, which cannot be mapped")
+                raise map_fault(
+                    f"column {name} of {self.table} is part of a key or a foreign key, which cannot be mapped"
+                )
         for given in (*(now for _, now in self.columns if now), *dict(self.new)):
             if not target.has((given,)):
-                raise _fault(f"{self.table} has no column {given} now")
+                raise map_fault(f"{self.table} has no column {given} now")
         renamed = [self.renamed(column.name) for column in source.columns]
         names = [*(each for each in renamed if each), *dict(self.new)]
         double = sorted({each for each in names if names.count(each) > 1})
         if double:
-            raise _fault(f"{self.table}: two values for column {', '.join(double)}")
+            raise map_fault(f"{self.table}: two values for column {', '.join(double)}")
+
+    def values_now(self) -> Iterator[tuple[str, str]]:
+        """Column of now and value, for every value that the map gives."""
+        for column, pairs in self.values:
+            name = self.renamed(column)
+            yield from ((name, now) for _, now in pairs if name)
+        yield from self.new
 
     def expressions(self, source: Table, alias: str) -> tuple[tuple[str, sql.Composable], ...]:
         """Of each column of now, how its value is made from a row `alias` of the past (the unmapped `source`)."""
@@ -97,10 +107,10 @@ class Mapping(Record):
         try:
             found = {name: _Entry.model_validate(entry) for name, entry in tomllib.loads(text).items()}
         except tomllib.TOMLDecodeError as error:
-            raise _fault(str(error)) from error
+            raise map_fault(str(error)) from error
         except ValidationError as error:
             first = error.errors()[0]
-            raise _fault(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise map_fault(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         return cls(
             tables=tuple(
                 TableMap(
@@ -119,7 +129,7 @@ class Mapping(Record):
         try:
             return cls.parse(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise _fault(f"{path} cannot be read: {error}") from error
+            raise map_fault(f"{path} cannot be read: {error}") from error
 
     def of(self, name: TableName) -> TableMap | None:
         return next((entry for entry in self.tables if entry.table == str(name)), None)
@@ -139,7 +149,8 @@ def _translated(value: sql.Identifier, pairs: tuple[tuple[str, str], ...]) -> sq
     return sql.SQL("CASE {value}::text {cases} ELSE {value}::text END").format(value=value, cases=cases)
 
 
-def _fault(why: str) -> UsageFault:
+def map_fault(why: str) -> UsageFault:
+    """The map cannot be used."""
     return UsageFault(
         f"the map does not fit: {why}",
         safe="nothing was changed",

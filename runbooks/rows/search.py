@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from runbooks.clients.postgres import Connection
+from runbooks.clients.postgres_faults import said
 from runbooks.model.errors import NotFound, Refused
 from runbooks.rows import copies, states, wanted
 from runbooks.rows.catalog import describe
@@ -21,10 +22,10 @@ from runbooks.rows.compose import fields, key_types, numbered, points_at, same_k
 from runbooks.rows.decisions import Decisions
 from runbooks.rows.filters import select_matching
 from runbooks.rows.fit import check_recoverable, common_columns
-from runbooks.rows.mapping import Mapping
+from runbooks.rows.mapping import Mapping, map_fault
 from runbooks.rows.names import TableName
 from runbooks.rows.presence import Lookup, Snapshot, by_key, find_present
-from runbooks.rows.shape import ForeignKey, Table
+from runbooks.rows.shape import Column, ForeignKey, Table
 
 _SAFE = "production was only read"
 
@@ -157,6 +158,10 @@ class Search:
         number = next(self._numbers)
         view = self._view(number, source, target)
         fitted = self._fitted(source, target)
+        if view and not target.keyless:
+            # What the server makes of other values than they were is not what it was.
+            made = tuple(column for column in fitted.columns if column.generated is None)
+            fitted = fitted.model_copy(update={"columns": made})
         table = Involved(fitted, target, f"found_{number}", named, matching, filter_name, view)
         # Not unlogged: the branch's compute may go to sleep before the plan is carried out, and would empty it.
         self.run(
@@ -366,6 +371,30 @@ class Search:
     def number(self) -> int:
         """A number that no table of ours on the branch has yet."""
         return next(self._numbers)
+
+    def check_map(self) -> None:
+        """UsageFault if production's types do not take a value that the map gives."""
+        for entry in self.mapping.tables:
+            target = next(
+                (table.target for table in self.involved.values() if str(table.target.name) == entry.table), None
+            )
+            if target:
+                for column, value in entry.values_now():
+                    self._require_value(target.column(column), value)
+
+    def _require_value(self, column: Column, value: str) -> None:
+        kind = sql.SQL(column.type)  # spelled and quoted by the server
+        try:
+            with self.snapshot.production.transaction():
+                found = self.snapshot.production.execute(
+                    sql.SQL("SELECT concat({}::{})").format(value, kind)
+                ).fetchone()
+        except errors.Error as error:
+            if isinstance(error, errors.OperationalError):
+                raise
+            raise map_fault(f"{column.name} does not take {value!r}: {said(error)}") from error
+        if found != (value,):
+            raise map_fault(f"{column.name} would hold {found and found[0]!r}, not {value!r}; write it so")
 
     def _fitted(self, source: Table, target: Table) -> Table:
         mapped = self.mapping.of(source.name)

@@ -61,6 +61,8 @@ class UniqueKey(Record):
     """What it compares, as the server spells it: columns and expressions."""
     predicate: str | None
     """Of a partial one."""
+    nulls_equal: bool
+    """NULLS NOT DISTINCT: two NULLs are the same value."""
 
     @property
     def is_plain(self) -> bool:
@@ -79,6 +81,7 @@ COPIES = UniqueKey(
     immediate=True,
     expressions=(DIGEST, COPY),
     predicate=None,
+    nulls_equal=False,
 )
 """What stands for the key of a table without one: the MD5 of a row's text, and a number among the rows of that text.
 No table has these columns; our own copies of its rows have them."""

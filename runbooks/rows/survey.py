@@ -61,19 +61,21 @@ def survey(
             )
             conflicts.check_names(search)
             search.asked(names, request.where)
+            search.check_map()
             for table in search.involved.values():
                 if request.changed:
                     contents.find_missing_and_changed(search, table)
                     contents.judge(search, table, later)
+                    contents.judge_missing(search, table, later)
                 else:
                     search.find_missing(table)
             conflicts.take_up(search)
-            unfitting = conflicts.settle(search, there=True)
+            unfitting = conflicts.settle(search, early=True)
             search.cascades()
             accepted = keyless.accepted(search, request.accept_keyless)
             keyless.mark_doubtful(search, accepted)
             forecast.mark_conflicts(search)
-            unfitting += conflicts.settle(search, there=False)
+            unfitting += conflicts.settle(search, early=False)
             compared = frozenset(search.involved) if request.changed else contents.mark_different(search)
             mended, loose = pointers.pointers(search)
             damaged = (amendments.set_back(search, table) for table in search.involved.values())
@@ -190,6 +192,7 @@ def _summary(search: Search, table: Involved, *, compared: bool, accepted: bool)
         already_there=asked - missing - conflict,
         compared=compared,
         missing=missing,
+        replaced=counts.get(states.REPLACED, 0) + counts.get(states.DOUBTFUL, 0),
         set_back=sum(counts.get(state, 0) for state in states.SET_BACK),
         in_conflict=conflict,
         key_checksum=key_checksum(search.branch, table.found, table.k),
@@ -205,9 +208,12 @@ _SIZE = """
 SELECT coalesce(sum(pg_column_size(t.*)), 0)::bigint
 FROM {source} AS t JOIN {found} AS f ON {same} WHERE f.state = 'missing'
 """
+# The few are picked before they are joined: the other way round, the planner may walk the whole table by its index and
+# compare each row with all found.
 _SAMPLE = """
 SELECT left({text}, {length})
-FROM {source} AS t JOIN {found} AS f ON {same} WHERE f.state = 'missing' ORDER BY {k} LIMIT {samples}
+FROM (SELECT * FROM {found} AS f WHERE f.state = 'missing' ORDER BY {k} LIMIT {samples}) AS f
+JOIN {source} AS t ON {same} ORDER BY {k}
 """
 
 

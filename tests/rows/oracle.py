@@ -165,7 +165,12 @@ class Case:
                 continue
             for row in self.past_rows[number] if self.picked is None else self.picked:
                 self.asked[number, key_of(table, row)] = row
-        self.coming = {row: was for row, was in self.asked.items() if row[1] not in self.now[row[0]]}
+        missing = {row: was for row, was in self.asked.items() if row[1] not in self.now[row[0]]}
+        for row in list(missing):
+            if self.world.changed and self.after is not None and row[1] in self.after[row[0]]:
+                del missing[row]
+                self.conflicts[row] = "deleted later"
+        self.coming = missing
 
     def _check(self, number: int) -> None:
         obstacle = _obstacle(self.tables[number], self.powers)

@@ -293,10 +293,13 @@ def test_a_map_says_how_rows_fit_a_table_that_was_altered(pairs: Pairs, tmp_path
         '["public.o"]\ncolumns = { id = "n" }',
         '["public.o"]\ncolumns = { a = "n" }',
         '["public.o"]\nnew = { nope = "1" }',
+        '["public.o"]\nnew = { extra = "abc" }',
+        '["public.o"]\nvalues = { n = { 1 = "x" } }',
     ],
 )
 def test_a_map_that_does_not_fit_is_refused(pairs: Pairs, text: str) -> None:
     pair = pairs("CREATE TABLE o (id int PRIMARY KEY, n int, a int)")
+    pair.app.execute("ALTER TABLE o ADD extra int")
     with pytest.raises(UsageFault, match="the map does not fit"):
         survey(pair.production, pair.branch, Request.parse(["o"], mapping=Mapping.parse(text)))
 
@@ -391,3 +394,40 @@ def test_a_value_that_other_rows_point_at_by_now_is_not_taken_from_them(pairs: P
     done = recover(pair, tmp_path, request=request)
     assert texts(pair.production, "public.room") == ["(1,a!,0)", "(2,b,2)"]
     assert [one.changed.keys for one in done.applied.amended] == [("(1)",)]
+
+
+def test_a_row_that_somebody_deleted_after_the_damage_comes_back_only_if_a_person_says_so(
+    pairs: Pairs, after: After, tmp_path: Path
+) -> None:
+    pair = pairs(CLINIC)
+    pair.app.execute("DELETE FROM client WHERE id = 1")
+    pair, later = after(pair)
+    pair.app.execute("DELETE FROM client WHERE id = 2")  # she asked to be forgotten
+    request = Request.parse(["client"], changed=True)
+    done = recover(pair, tmp_path, request=request, after=later)
+    (conflict,) = done.plan.found.conflicts
+    assert (conflict.kind, conflict.keys, conflict.settled) == ("deleted", ("(2)",), False)
+    assert value(pair.production, "SELECT count(*) FROM public.client WHERE id = 2") == 0
+    assert value(pair.production, "SELECT count(*) FROM public.visit WHERE client = 1") == 3
+    rule = {"table": "public.client", "kind": "deleted", "decision": "past"}
+    text = json.dumps({"format": "bloom-dr conflicts 1", "rules": [rule], "conflicts": []})
+    decided = request.model_copy(update={"decisions": Decisions.parse(text, where="the file")})
+    recover(pair, tmp_path, request=decided, after=later, run="decided")
+    for table in NAMES[:2]:
+        assert texts(pair.production, table) == texts(pair.branch, table)
+
+
+def test_what_the_server_makes_of_a_mapped_or_set_value_is_not_held_against_it(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs(
+        "CREATE TABLE c (id int PRIMARY KEY, mail text UNIQUE, up text GENERATED ALWAYS AS (upper(mail)) STORED);"
+        "INSERT INTO c VALUES (1, 'a'), (2, 'b')"
+    )
+    pair.app.execute("DELETE FROM c; INSERT INTO c VALUES (3, 'a')")
+    entry = {"table": "public.c", "key": ["1"], "kind": "taken", "set": {"mail": "new"}}
+    text = json.dumps({"format": "bloom-dr conflicts 1", "conflicts": [entry]})
+    mapping = Mapping.parse('["public.c"]\nvalues = { mail = { b = "B" } }')
+    with pytest.raises(UsageFault, match="cannot be mapped"):
+        survey(pair.production, pair.branch, Request.parse(["c"], mapping=mapping))
+    done = recover(pair, tmp_path, request=Request.parse(["c"], decisions=Decisions.parse(text, where="the file")))
+    assert texts(pair.production, "public.c") == ["(1,new,NEW)", "(2,b,B)", "(3,a,A)"]
+    assert (done.proof.verdict, done.proof.proved) == ("passed", 2)
