@@ -85,11 +85,18 @@ def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
         sql.SQL("{} AS {}").format(sql.SQL(text), sql.Identifier(name))
         for text, name in zip(key.expressions, u, strict=True)
     )
+    # The row itself may be there by now, which is no conflict; of rows without a key that was found out before.
+    own: sql.Composable = sql.SQL("")
+    itself: sql.Composable = sql.SQL("false")
+    if not one.table.keyless:
+        own = sql.SQL("{}, ").format(fields("x", one.key.columns, renamed=k))
+        itself = equal("t", k, one.key.equals, "s", k)
     conn.execute(
         sql.SQL(
             "INSERT INTO {fates} SELECT {k}, {conflict}"
             " FROM (SELECT {k}, {values} FROM (SELECT {key}, {columns} FROM {rows}) AS x WHERE {where}) AS s"
-            " WHERE EXISTS (SELECT FROM (SELECT {values} FROM {table} AS x WHERE {where}) AS t WHERE {same})"
+            " WHERE EXISTS (SELECT FROM (SELECT {own}{values} FROM {table} AS x WHERE {where}) AS t"
+            " WHERE {same} AND NOT ({itself}))"
             " AND NOT EXISTS (SELECT FROM {fates} AS f WHERE {known})"
         ).format(
             fates=one.fates,
@@ -102,6 +109,8 @@ def _mark_taken(conn: Connection, one: Staged, key: UniqueKey) -> None:
             where=sql.SQL(key.predicate) if key.predicate else sql.SQL("true"),
             table=one.table.target.rows,
             same=same_value("t", key, "s", u),
+            own=own,
+            itself=itself,
             known=equal("f", one.k, one.key.equals, "s", k),
         )
     )

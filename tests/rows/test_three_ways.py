@@ -14,6 +14,7 @@ from runbooks.clients.postgres import Connection, connect
 from runbooks.model.dsn import Dsn
 from runbooks.model.errors import Refused, UsageFault
 from runbooks.rows import contents
+from runbooks.rows.apply import apply
 from runbooks.rows.decisions import Decisions, conflicts_file
 from runbooks.rows.found import Found, Request
 from runbooks.rows.mapping import Mapping
@@ -431,3 +432,14 @@ def test_what_the_server_makes_of_a_mapped_or_set_value_is_not_held_against_it(p
     done = recover(pair, tmp_path, request=Request.parse(["c"], decisions=Decisions.parse(text, where="the file")))
     assert texts(pair.production, "public.c") == ["(1,new,NEW)", "(2,b,B)", "(3,a,A)"]
     assert (done.proof.verdict, done.proof.proved) == ("passed", 2)
+
+
+def test_rows_that_another_run_brought_back_meanwhile_are_there_and_no_conflict(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs(CLINIC + "CREATE UNIQUE INDEX ON visit (lower(note)) WHERE note <> ''")
+    pair.app.execute("DELETE FROM client WHERE id IN (1, 2)")
+    plan = make_plan(survey(pair.production, pair.branch, Request.parse(["client"])))
+    recover(pair, tmp_path, "client")
+    done = apply(
+        pair.production, pair.branch, plan, run_id="late", undo_path=tmp_path / "late", before_commit=lambda _: None
+    )
+    assert (done.inserted, [table.in_conflict for table in done.tables]) == (0, [0, 0])
